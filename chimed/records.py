@@ -1,0 +1,184 @@
+"""The five shapes a record can have, and the Arrow schema of each.
+
+Shapes are frozen dataclasses, because a parser writes them by hand; everything after the parser works on the Arrow
+tables made by `to_table`. A table of any shape starts with the columns `id` (source/key) and `split`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, assert_never
+
+import numpy as np
+import pyarrow as pa
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Running text: a section of a textbook, encyclopedia, guideline or classic."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An edge of a knowledge graph. `tail_type="text"` marks an attribute whose tail is prose, not an entity."""
+
+    head: str
+    relation: str
+    tail: str
+    head_type: str = ""
+    tail_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation that ends with the assistant; a question-answer pair is a dialogue of two turns."""
+
+    turns: tuple[Turn, ...]
+    department: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """A multiple-choice item. `answer` holds the letters of the right options, sorted: "BD". Options carry no letter."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    explanation: str = ""
+    department: str = ""
+    discipline: str = ""
+    competency: str = ""
+    disease_group: str = ""
+    difficulty: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two replies to one prompt, the better one first."""
+
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+
+
+Body = Passage | Fact | Dialogue | Exam | Preference
+SHAPES: dict[str, type[Body]] = {
+    "passage": Passage,
+    "fact": Fact,
+    "dialogue": Dialogue,
+    "exam": Exam,
+    "preference": Preference,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A body and where it came from: `key` is file#row, stable across builds."""
+
+    source: str
+    key: str
+    split: Split
+    body: Body
+
+    @property
+    def id(self) -> str:
+        return f"{self.source}/{self.key}"
+
+
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_ARROW: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    tuple[str, ...]: pa.list_(pa.string()),
+    tuple[Turn, ...]: TURNS,
+}
+
+
+def _schema(cls: type[Body]) -> pa.Schema:
+    own = [(f.name, _ARROW[f.type]) for f in fields(cls)]
+    return pa.schema([("id", pa.string()), ("split", pa.string()), *own])
+
+
+SCHEMAS: dict[str, pa.Schema] = {name: _schema(cls) for name, cls in SHAPES.items()}
+
+# The columns that hold text a person reads; cleaning and masking touch these and nothing else.
+TEXTS: dict[str, tuple[str, ...]] = {
+    "passage": ("text", "title"),
+    "fact": ("head", "tail"),
+    "dialogue": ("turns",),
+    "exam": ("question", "options", "explanation"),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+
+
+def shape_of(body: Body) -> str:
+    """The name of a body's shape.
+
+    >>> shape_of(Passage("百日咳是急性呼吸道传染病。"))
+    'passage'
+    """
+    match body:
+        case Passage():
+            return "passage"
+        case Fact():
+            return "fact"
+        case Dialogue():
+            return "dialogue"
+        case Exam():
+            return "exam"
+        case Preference():
+            return "preference"
+        case _:
+            assert_never(body)
+
+
+def _offsets(lengths: Iterable[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int32))
+
+
+def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
+    if kind == pa.string():
+        return pa.array(values, pa.string())
+    flat = [item for value in values for item in value]
+    if kind == TURNS:
+        inner = pa.StructArray.from_arrays(
+            [pa.array([t.role for t in flat], pa.string()), pa.array([t.content for t in flat], pa.string())],
+            fields=list(kind.value_type),
+        )
+    else:
+        inner = pa.array(flat, pa.string())
+    return pa.ListArray.from_arrays(_offsets(map(len, values)), inner, type=kind)
+
+
+def to_table(shape: str, records: Sequence[Record]) -> pa.Table:
+    """The Arrow table of records that all have this shape; one row a record, in order."""
+    schema = SCHEMAS[shape]
+    columns = [pa.array([r.id for r in records], pa.string()), pa.array([r.split for r in records], pa.string())]
+    for field in list(schema)[2:]:
+        columns.append(_column(field.type, [getattr(r.body, field.name) for r in records]))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def from_table(shape: str, table: pa.Table) -> Iterator[Record]:
+    """The records of a table made by `to_table`: its inverse."""
+    cls = SHAPES[shape]
+    for row in table.to_pylist():
+        source, _, key = row.pop("id").partition("/")
+        split = row.pop("split")
+        for name, value in row.items():
+            if isinstance(value, list):
+                row[name] = tuple(Turn(**v) if isinstance(v, dict) else v for v in value)
+        yield Record(source, key, split, cls(**row))
