@@ -4,12 +4,13 @@ Shapes are frozen dataclasses, because a parser writes them by hand; everything 
 tables made by `to_table`. A table of any shape starts with the columns `id` (source/key) and `split`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, assert_never
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
@@ -53,7 +54,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """A multiple-choice item. `answer` holds the letters of the right options, sorted: "BD". Options carry no letter."""
+    """A multiple-choice item. `answer`: the letters of the right options, sorted: "BD". Options carry no letter."""
 
     question: str
     options: tuple[str, ...]
@@ -182,3 +183,34 @@ def from_table(shape: str, table: pa.Table) -> Iterator[Record]:
             if isinstance(value, list):
                 row[name] = tuple(Turn(**v) if isinstance(v, dict) else v for v in value)
         yield Record(source, key, split, cls(**row))
+
+
+def _through(array: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    kind = array.type
+    if pa.types.is_string(kind):
+        return change(array)
+    if pa.types.is_list(kind):
+        start = array.offsets[0].as_py()
+        offsets = array.offsets if start == 0 else pc.subtract(array.offsets, start)
+        return pa.ListArray.from_arrays(offsets, _through(array.flatten(), change), type=kind)
+    contents = _through(array.field("content"), change)
+    return pa.StructArray.from_arrays([array.field("role"), contents], fields=list(kind))
+
+
+def map_texts(shape: str, table: pa.Table, change: Callable[[pa.Array], pa.Array]) -> pa.Table:
+    """The table with `change` applied to every text a person reads, however deep it lies: options, turns, prompts.
+
+    `change` gets a string array and returns one of equal length; it is called once a column.
+    """
+    for name in TEXTS[shape]:
+        column = table.column(name).combine_chunks()
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), _through(column, change))
+    return table
+
+
+def contents(turns: pa.ChunkedArray) -> pa.ListArray:
+    """The contents of a column of turns as lists of strings."""
+    column = turns.combine_chunks()
+    start = column.offsets[0].as_py()
+    return pa.ListArray.from_arrays(pc.subtract(column.offsets, start), column.flatten().field("content"))

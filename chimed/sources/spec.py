@@ -9,6 +9,7 @@ in it, or raises `RowError` with a reason slug. Readers (`chimed.sources.readers
   or a file.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def first(row: Row, *names: str) -> str:
     """
     for name in names:
         value = row.get(name)
-        if value is None or value != value:  # NaN is the only value that differs from itself
+        if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
         text = value if isinstance(value, str) else str(value)
         if text.strip():

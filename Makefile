@@ -1,0 +1,28 @@
+# `make test` sets up .venv and runs every check. EXTRAS=dev,train also runs the tests that train a tiny model.
+PYTHON ?= python3
+EXTRAS ?= dev
+WORKERS ?= auto
+BIN := .venv/bin
+READY := .venv/ready-$(EXTRAS)
+
+.PHONY: test lint types golden
+test: lint types $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# Writes the expected output of the golden rows and the README's table of sources anew; read the difference.
+golden: $(READY)
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/test_docs.py -k "golden or every_source"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@

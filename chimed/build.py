@@ -1,0 +1,317 @@
+"""The build: raw files in, stage folders out, step by step, resumable.
+
+    plan ─> prepare parts (test, then validation, then train, which are checked against the ones before)
+         ─> decide duplicates and leaks once for the corpus ─> ledger ─> a folder a stage, manifest last
+
+Everything that took time is kept below OUT/.work under a digest of what it was made from: a build that was killed goes
+on from there, a changed raw file, recipe or version does that part anew.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from chimed import corpus, engine, ledger
+from chimed.corpus import Decision, Prepared, Shape
+from chimed.errors import BuildError, SourceError
+from chimed.keys import evaluation_texts
+from chimed.leakage import Index
+from chimed.outcome import Outcome, Progress
+from chimed.partition import Part, prepare
+from chimed.publish.stage import Stage, publish
+from chimed.recipe import Ingredient, Loaded
+from chimed.records import SHAPES, Split
+from chimed.sources import SAMPLE
+from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, slices
+
+SMALL = 8 << 20  # bytes of raw files below which worker processes cost more than they bring
+FEW = 20  # rejects that never stop a build, whatever their share
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for. raw=None builds from the embedded sample."""
+
+    loaded: Loaded
+    recipe: Path | None
+    raw: Path | None
+    out: Path
+    stages: tuple[str, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A raw file and the part of the recipe that it serves."""
+
+    ingredient: Ingredient
+    file: RawFile
+    split: Split
+    print: Fingerprint
+    digest: str
+
+
+def build(request: Request, progress: Progress) -> Outcome:
+    """Build the stages that are asked for. Raises a ChimedError with one sentence on whatever stops it."""
+    began = time.perf_counter()
+    outcome = Outcome()
+    _claim(request.out)
+    try:
+        with _locked(request.out / ".work"):
+            planned = plan(request, outcome, progress)
+            outcome.bytes = sum(entry.file.size for entry in planned)
+            workers = request.workers if outcome.bytes > SMALL else 1
+            with engine.start(workers) as pool:
+                _run(request, planned, pool, outcome, progress)
+    except OSError as error:
+        raise BuildError(_disk(error, request.out)) from error
+    outcome.wall = time.perf_counter() - began
+    return outcome
+
+
+def _disk(error: OSError, out: Path) -> str:
+    what = f"{error.filename or out}: {error.strerror or error}"
+    return f"{what}; make room or give another --out, then run the same command again: finished parts are kept"
+
+
+def _claim(out: Path) -> None:
+    """Take an output folder that is new, empty or a build's; leave anything else alone."""
+    if out.exists() and not out.is_dir():
+        raise BuildError(f"{out}: is a file; give --out a folder that is new or holds an earlier build")
+    own = {".work", "ledger.parquet", "ledger.parquet.partial"}
+    foreign = [p.name for p in out.iterdir() if p.name not in own and not _stage_folder(p)] if out.exists() else []
+    if foreign:
+        raise BuildError(
+            f"{out}: holds something else ({', '.join(sorted(foreign)[:3])}); "
+            "give --out a folder that is new or holds an earlier build"
+        )
+    try:
+        (out / ".work").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from error
+
+
+def _stage_folder(path: Path) -> bool:
+    return path.name in ("cpt", "sft", "dpo", "eval", "rag") and (path / "manifest.json").is_file()
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BuildError(
+                f"{work.parent}: another build is writing here; wait for it or give another --out"
+            ) from error
+        yield
+
+
+def code_digest() -> str:
+    """sha256 of this package's code: work of another version is done anew."""
+    digest = hashlib.sha256(f"{pa.__version__} {np.__version__}".encode())
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned]:
+    """The raw files of the recipe's sources by rank and name, each with a digest of all that decides its rows."""
+    raw = request.raw or SAMPLE
+    if not raw.is_dir():
+        raise SourceError(f"{raw}: no such folder; --raw names the folder that holds a folder for each source")
+    code, planned = code_digest(), []
+    found = []
+    for item in request.loaded.ingredients:
+        if not (raw / item.source.name).is_dir():
+            outcome.missing.append(item.source.name)
+            continue
+        files, unread = find(item.source, raw)
+        skip = request.loaded.recipe.sources[item.rank].skip
+        skipped = [file for file in files if any(fnmatch(file.name, glob) for glob in skip)]
+        unread += [Unread(file.name, "skipped by the recipe") for file in skipped]
+        files = [file for file in files if file not in skipped]
+        if unread:
+            outcome.unread[item.source.name] = unread
+        if not files:
+            outcome.missing.append(item.source.name)
+        found += [(item, file) for file in files]
+    named = request.recipe is not None and request.raw is not None
+    if outcome.missing and (named or not found):
+        names = ", ".join(outcome.missing)
+        raise SourceError(
+            f"{raw}: no files of {names}; chimed sources --json says where to get them and what they are called"
+        )
+    advance = progress.step("hash raw files", sum(file.size for _, file in found))
+    prints: dict[Path, Fingerprint] = {}  # by file on disk: the members of an archive share one
+    for item, file in found:
+        if file.path not in prints:
+            prints[file.path] = fingerprint(file)
+        entry = request.loaded.recipe.sources[item.rank].model_dump(mode="json", exclude={"share", "cap", "stages", "skip"})
+        split = item.splits.get(file.split, file.split)
+        own = prints[file.path]
+        digest = _digest(code, entry, item.code, file.name, split, request.loaded.recipe.script, own.sha256)
+        planned.append(Planned(item, file, split, own, digest))
+        advance(file.size)
+    return planned
+
+
+def _run(
+    request: Request,
+    planned: Sequence[Planned],
+    pool: engine.Engine,
+    outcome: Outcome,
+    progress: Progress,
+) -> None:
+    work = request.out / ".work"
+    parts, items = _prepare_all(request, planned, pool, outcome, progress)
+    _too_many_rejects(request.loaded, parts, outcome)
+    shapes = {name: Shape(name, [p for p, _ in parts]) for name in SHAPES}
+    prepared = tuple(part for part, _ in parts)
+    digest = _digest([part.folder.name for part in prepared], request.loaded.recipe.near)
+    decisions, seconds = _decide(shapes, request.loaded.recipe.near, work / "corpus" / digest, progress)
+    outcome.seconds |= seconds
+    outcome.counts = ledger.write(prepared, shapes, decisions, items, request.out / "ledger.parquet")
+    for name in request.stages:
+        stage = Stage(name, request.loaded, prepared, work / "corpus" / digest, request.out, digest)
+        manifest = publish(stage, decisions, outcome, pool, progress)
+        if manifest:
+            outcome.stages[name] = manifest
+        else:
+            outcome.empty.append(name)
+    if outcome.empty and not outcome.stages:
+        raise BuildError(
+            f"{', '.join(outcome.empty)}: no row of the sources in the recipe goes into this stage; "
+            "chimed sources shows which stages each source serves"
+        )
+
+
+def _prepare_all(
+    request: Request, planned: Sequence[Planned], pool: engine.Engine, outcome: Outcome, progress: Progress
+) -> tuple[list[tuple[Prepared, dict[str, Any]]], pa.Array]:
+    """Prepare evaluation sets first, then what is checked against them; the parts in plan order, and the items."""
+    work = request.out / ".work"
+    advance = progress.step("read, clean, mask, key", sum(entry.file.size for entry in planned))
+    done: dict[int, list[tuple[Prepared, dict[str, Any]]]] = {}
+    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]] = []
+    ids: list[str] = []
+    index: Path | None = None
+    for split in ("test", "validation", "train"):
+        tasks, places = [], []
+        for place, entry in enumerate(planned):
+            if entry.split == split:
+                for piece in slices(entry.ingredient.source, entry.file):
+                    folder = work / "parts" / _digest(entry.digest, piece.start, piece.stop, index and index.name)
+                    rank = entry.ingredient.rank
+                    tasks.append(Part(request.recipe, rank, piece, entry.print, entry.split, folder, index))
+                    places.append(place)
+        results: dict[int, dict[str, Any]] = {}
+        for number, result in pool.map(prepare, tasks):
+            results[number] = result
+            advance(_span(tasks[number].slice))
+        for number, task in enumerate(tasks):
+            entry = planned[places[number]]
+            part = Prepared(
+                task.folder,
+                entry.ingredient.source.name,
+                entry.file.name,
+                task.rank,
+                task.split,
+                results[number]["kept"],
+            )
+            done.setdefault(places[number], []).append((part, results[number]))
+        if split != "train":
+            index = _index([done[p] for p in sorted(set(places))], texts, ids, work)
+    parts = [part for place in sorted(done) for part in done[place]]
+    for _, result in parts:
+        _add(outcome.seconds, result["seconds"])
+        _add(outcome.reasons, result["reasons"])
+        _add(outcome.masked, result["masked"])
+    return parts, pa.array(ids, pa.string())
+
+
+def _span(piece: Slice) -> int:
+    return piece.file.size if piece.stop < 0 else piece.stop - piece.start
+
+
+def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _index(
+    done: Iterable[list[tuple[Prepared, dict[str, Any]]]],
+    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]],
+    ids: list[str],
+    work: Path,
+) -> Path | None:
+    """Add the evaluation texts of these parts to those before, and write the index of them all."""
+    for part, _ in (entry for entries in done for entry in entries):
+        for shape in (name for name, count in part.kept.items() if count):
+            table = pa.ipc.open_file(pa.memory_map(str(part.folder / f"{shape}.arrow"))).read_all()
+            found, owner = evaluation_texts(shape, table)
+            if len(found):
+                texts.append((found, owner + np.int32(len(ids))))
+                ids += table["id"].to_pylist()
+    if not texts:
+        return None
+    joined = pa.concat_arrays([text for text, _ in texts])
+    owners = np.concatenate([owner for _, owner in texts])
+    digest = hashlib.sha256(owners.tobytes() + "\n".join(ids).encode())
+    for buffer in joined.buffers():
+        digest.update(memoryview(buffer) if buffer else b"")
+    path = work / f"index-{digest.hexdigest()[:24]}.npz"
+    if not path.exists():
+        partial = path.with_name(f"partial-{path.name}")
+        Index.build(joined, owners).save(partial)
+        partial.rename(path)
+    return path
+
+
+def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, Any]]], outcome: Outcome) -> None:
+    """Stop when a source loses more rows than it may: its format has changed, or the folder holds something else."""
+    for item in loaded.ingredients:
+        own = [result for part, result in parts if part.source == item.source.name]
+        units = sum(result["units"] for result in own)
+        rejects = sum(sum(result["reasons"].values()) for result in own)
+        if rejects > max(FEW, item.source.max_rejects * units):
+            examples = [example for result in own for example in result["examples"]][:3]
+            raise BuildError(
+                f"{item.source.name}: {rejects:,} of {units:,} rows were rejected, {item.source.max_rejects:.0%} are "
+                "allowed; look at the first ones and mend the files, or raise max_rejects in the recipe:\n  "
+                + "\n  ".join(examples)
+            )
+
+
+def _decide(
+    shapes: dict[str, Shape], near: float, folder: Path, progress: Progress
+) -> tuple[dict[str, Decision], dict[str, float]]:
+    """What was decided for each shape, read back where it was decided before."""
+    clock = time.process_time()
+    advance = progress.step("find duplicates", len(SHAPES))
+    if not folder.exists():
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, shape in shapes.items():
+            corpus.save(corpus.decide(shape, near), partial / f"{name}.arrow")
+            advance(1)
+        partial.rename(folder)
+    decisions = {name: corpus.read(folder / f"{name}.arrow") for name in SHAPES}
+    return decisions, {"duplicates": time.process_time() - clock}

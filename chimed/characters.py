@@ -1,0 +1,348 @@
+"""What each character becomes: the tables and compiled kernels behind `chimed.text`.
+
+A text is read once, straight from its Arrow buffer. `scan` says per row which steps it needs, `rewrite` and `arrange`
+do two of them, `census` counts scripts. The tables are built from the Unicode database and OpenCC's own dictionary
+at first use.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import opencc
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+Bytes = npt.NDArray[np.uint8]
+Table = npt.NDArray[np.uint64]
+
+LIMIT = 0x33480  # the first code point past the last Han extension; what lies beyond is tags and private use
+
+# Kinds of character, as far as layout and language care.
+OTHER, HAN, LATIN, BLANK, LINE, PAUSE, STOP, WIDE, DOT, ELLIPSIS, DASH, KANA, LETTER, PAUSE_ASCII, STOP_ASCII, START = (
+    range(16)
+)
+# What a row may need: bits of `scan`.
+REWRITE, MARKUP, ESCAPE, RESIDUE, SCRIPT, COMPOSE, ARRANGE, GARBLED, CODE = (1 << bit for bit in range(9))
+
+_KIND_OF = {
+    BLANK: " \t\xa0\u3000",
+    LINE: "\n\r",
+    PAUSE: "，、；",
+    STOP: "。！？",
+    WIDE: "：（）《》〈〉【】〔〕〖〗「」『』～",
+    DOT: ".",
+    ELLIPSIS: "…",
+    DASH: "—",
+    PAUSE_ASCII: ",;",
+    STOP_ASCII: "!?",
+}
+_LINES = "\n\r\v\f\x85\u2028\u2029"
+_BLANKS = "\t\u2800\ue5e5"  # the last is where GB 18030 once kept a second ideographic space
+_HAN = ((0x3005, 0x3005), (0x3007, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, LIMIT - 1))
+# What OpenCC converts but simplified medical writing keeps: 癥瘕 (a mass in the belly), 噁唑, 蒜薹, 目劄.
+KEPT = frozenset("癥噁薹劄")
+# Everything but unified Han and Hangul, which are what they are.
+_VARIED = ((0, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xAC00), (0xD7B0, 0xD800), (0xE000, 0x20000), (0x2F800, 0x2FA20))
+# Compatibility characters that stay, because their plain spelling can be read as something else: 10² is not 102,
+# ⒈5 is not 1.5, ⅠⅡ is not III; and the wide punctuation that is simply Chinese.
+_STAY = set("！（），：；？～…‥℃℉№℅") | {
+    chr(c) for c in (*range(0x2150, 0x218A), *range(0x2460, 0x2500), *range(0x3200, 0x3300))
+}
+_STAY_TYPES = ("<super>", "<sub>", "<fraction>")
+_WIDEN = dict(zip(",:;?!()", "，：；？！（）", strict=True))
+_FIXED = {
+    "∶": "：",
+    "㎡": "m²",
+    "㎠": "cm²",
+    "㎟": "mm²",
+    "㎢": "km²",
+    "㎥": "m³",
+    "㎤": "cm³",
+    "㎣": "mm³",
+    "㎦": "km³",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """By code point: its kind, the steps it calls for, and what clean and folded text have for it (see `_pack`)."""
+
+    kind: Bytes
+    need: Bytes
+    clean: Table
+    fold: Table
+
+
+def _pack(text: str, source: str) -> int | None:
+    """Up to seven bytes of UTF-8 above their number; None for more, or if they are more than twice the source's."""
+    raw = text.encode()
+    if len(raw) > min(7, 2 * len(source.encode())):
+        return None
+    return int.from_bytes(raw, "little") << 8 | len(raw)
+
+
+def _cleaned(char: str, category: str) -> str:
+    """What a reader sees of one character."""
+    if char in _FIXED:
+        return _FIXED[char]
+    if char in _LINES:
+        return "\n"
+    if char in _BLANKS or category == "Zs":
+        return " "
+    if category in ("Cc", "Cf", "Co") or char in "\ufffc\ufffd" or "\ufe00" <= char <= "\ufe0f":
+        return ""
+    if char in _STAY or unicodedata.decomposition(char).startswith(_STAY_TYPES):
+        return char
+    plain = unicodedata.normalize("NFKC", char).replace("\u2215", "/")
+    if " " in plain:
+        return char  # a spacing accent is not a blank and an accent
+    return _WIDEN.get(plain, plain) if 0xFE10 <= ord(char) < 0xFE70 else plain
+
+
+def _folded(char: str) -> str:
+    """Letters and digits of one character without case, width and accents."""
+    parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
+    return "".join(c for c in parts if unicodedata.category(c)[0] in "LN")
+
+
+@cache
+def simplified_pairs() -> tuple[tuple[str, str], ...]:
+    """Traditional characters with their simplified form, one by one, as OpenCC's dictionary has them."""
+    chars = [chr(code) for low, high in _HAN for code in range(low, high + 1)]
+    plain = opencc.OpenCC("t2s").convert("\n".join(chars)).split("\n")
+    return tuple((c, p) for c, p in zip(chars, plain, strict=True) if p != c and len(p) == 1)
+
+
+def own() -> Table:
+    """Every code point packed as itself."""
+    code = np.arange(LIMIT, dtype=np.uint64)
+    tail = [(code >> np.uint64(6 * k) & np.uint64(63)) | np.uint64(128) for k in range(3)]
+    forms = (
+        code << 8 | 1,
+        (code >> 6 | 0xC0) << 8 | tail[0] << 16 | 2,
+        (code >> 12 | 0xE0) << 8 | tail[1] << 16 | tail[0] << 24 | 3,
+        (code >> 18 | 0xF0) << 8 | tail[2] << 16 | tail[1] << 24 | tail[0] << 32 | 4,
+    )
+    return np.select([code < 0x80, code < 0x800, code < 0x10000], forms[:3], forms[3])
+
+
+@cache
+def tables() -> Tables:
+    """The tables, built once a process in about a quarter of a second."""
+    kind, need = np.zeros(LIMIT, np.uint8), np.zeros(LIMIT, np.uint8)
+    clean, fold = own(), own()
+    rare = {c: p for c, p in simplified_pairs() if c <= "\uffff" < p}  # few fonts and tokenizers know these forms
+    simple = {c: p for c, p in simplified_pairs() if c not in rare}
+    plain = {ord(c): p for c, p in (("著", "着"), *simple.items())}
+    for low, high in _VARIED:
+        for code in range(low, high):
+            char = chr(code)
+            category = unicodedata.category(char)
+            if category == "Cn":
+                fold[code] = 0
+                continue
+            kind[code] = LETTER * (category[0] == "L")
+            seen = _pack(_cleaned(char, category), char)
+            if seen is not None and seen != clean[code]:
+                clean[code] = seen
+                need[code] = REWRITE
+            key = _pack(_folded(char).translate(plain), char)
+            if key is not None:
+                fold[code] = key
+            if unicodedata.combining(char) or 0x1100 <= code < 0x1200:
+                need[code] |= COMPOSE
+    for char, far in rare.items():
+        clean[ord(far)], fold[ord(far)] = clean[ord(char)], fold[ord(char)]
+        need[ord(far)] = REWRITE
+    for code, same in plain.items():
+        fold[code] = fold[ord(same)]
+    _mark(kind, need, "".join(simple.keys() - KEPT))
+    return Tables(kind, need, clean, fold)
+
+
+def _mark(kind: Bytes, need: Bytes, traditional: str) -> None:
+    """Fill in the kinds of the scripts and marks that matter, and the characters that call for a step."""
+    for low, high in _HAN:
+        kind[low : high + 1] = HAN
+    kind[0x3040:0x3100] = KANA
+    kind[0x30FB] = OTHER  # the middle dot of foreign names, common in Chinese
+    for low, high in ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x24F)):
+        kind[low : high + 1] = LATIN
+    for value, chars in _KIND_OF.items():
+        kind[[ord(c) for c in chars]] = value
+    for step, chars in ((RESIDUE, "搜详击"), (SCRIPT, traditional)):
+        need[[ord(c) for c in chars]] |= step
+
+
+def _pairs() -> Bytes:
+    """Which two neighbours call for `arrange`: by 16 times the kind of the first, plus that of the second."""
+    table = np.zeros((16, 16), np.uint8)
+    wide, marks = (PAUSE, STOP, WIDE), (PAUSE, STOP, PAUSE_ASCII, STOP_ASCII)
+    for gap in (BLANK, LINE):
+        table[gap, (BLANK, LINE)] = table[BLANK, gap] = table[START, gap] = ARRANGE
+    for first in marks:
+        table[first, marks] = ARRANGE
+    table[BLANK, wide] = table[wide, BLANK] = ARRANGE
+    table[START, (PAUSE, STOP, WIDE, PAUSE_ASCII)] = ARRANGE
+    for mark in (DOT, ELLIPSIS, DASH):
+        table[mark, mark] = ARRANGE
+    return table.ravel()
+
+
+PAIRS = _pairs()
+
+
+def buffers(texts: pa.StringArray) -> tuple[npt.NDArray[np.int32], Bytes]:
+    """Byte offsets (n + 1) and the UTF-8 bytes of an array, without a copy."""
+    _, offsets, data = texts.buffers()
+    if not len(texts) or offsets is None:
+        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    own = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return own, np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def decode(data: Any, i: Any) -> Any:
+    """The code point that starts at byte i of valid UTF-8, and its length."""
+    lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, 1
+    if lead >= 0xF0:
+        tail = (np.int64(data[i + 1]) & 63) << 12 | (np.int64(data[i + 2]) & 63) << 6 | (np.int64(data[i + 3]) & 63)
+        return (lead & 7) << 18 | tail, 4
+    if lead >= 0xE0:
+        return (lead & 15) << 12 | (np.int64(data[i + 1]) & 63) << 6 | (np.int64(data[i + 2]) & 63), 3
+    return (lead & 31) << 6 | (np.int64(data[i + 1]) & 63), 2
+
+
+@njit(cache=True, nogil=True)
+def _opens(code: Any, after: Any) -> Any:
+    """What an ampersand, angle, bracket or backslash may be the start of, by the byte after it."""
+    letter = 0x61 <= (after | 0x20) <= 0x7A
+    if code == 0x26:
+        return MARKUP if letter or after in (0x23, 0x36) else 0  # &lt; &#39; and the bare &65533;
+    if code == 0x3C:
+        return MARKUP if letter or after in (0x2F, 0x21) else 0
+    if code == 0x5B:
+        return MARKUP if after in (0x73, 0x53, 0x2F) else 0  # [sub] [/sub]
+    return ESCAPE if after in (0x6E, 0x72, 0x74, 0x75) else 0  # \n \r \t \u
+
+
+@njit(cache=True, nogil=True)
+def _closes(code: Any) -> Any:
+    """What the last character of a line may be the end of: a link (大图 更多 详情 全文 全部 >>) or an empty field (无)."""
+    return RESIDUE if code in (0x3E, 0xBB, 0x56FE, 0x591A, 0x5F00, 0x60C5, 0x6587, 0x65E0, 0x90E8) else 0
+
+
+@njit(cache=True, nogil=True)
+def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:
+    """Per row, which steps it needs: the bits above."""
+    needs = np.zeros(len(offsets) - 1, np.uint16)
+    for row in range(len(needs)):
+        i, end = offsets[row], offsets[row + 1]
+        found: Any = np.int64(0)
+        before: Any = np.int64(START)
+        last: Any = np.int64(START)
+        code: Any = np.int64(0)
+        solid = latin = beyond = han = kana = np.int64(0)
+        while i < end:
+            code, size = decode(data, i)
+            this = np.int64(OTHER)
+            if code < LIMIT:
+                this = np.int64(kind[code])
+                found |= np.int64(need[code])
+            else:
+                found |= REWRITE
+            found |= np.int64(pairs[last * 16 + this])
+            if code < 0x80:
+                if code in (0x26, 0x3C, 0x5B, 0x5C) and i + 1 < end:
+                    found |= _opens(code, np.int64(data[i + 1]))
+                if this == BLANK and last == HAN and before == BLANK:
+                    found |= ARRANGE  # perhaps letter-spaced
+                if code == 0x60 or (last == LINE and this == BLANK and solid in (0x3A, 0x3B, 0x7B)):
+                    found |= CODE  # a backtick, or a line indented after one that ends with : ; {
+            elif code < 0x100:
+                latin += code > 0xA0
+            else:
+                beyond += 1
+                han += this == HAN
+                kana += this == KANA
+            if this != LINE:
+                solid = code
+            elif last != LINE:
+                found |= _closes(solid)
+            before = last
+            last = this
+            i += size
+        if last in (BLANK, LINE, PAUSE, PAUSE_ASCII):
+            found |= ARRANGE
+        found |= _closes(solid)
+        if latin >= 4 and not beyond:
+            found |= GARBLED
+        if 20 * kana > han:
+            found &= ~SCRIPT  # Japanese
+        needs[row] = found
+    return needs
+
+
+@njit(cache=True, nogil=True)
+def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any) -> Any:
+    """Every character by its packed form in `table`; `out` has twice the room of the input. Returns the new offsets."""
+    ends = np.zeros(len(offsets), np.int32)
+    o = 0
+    for row in range(len(offsets) - 1):
+        i, end = offsets[row], offsets[row + 1]
+        while i < end:
+            code, size = decode(data, i)
+            packed = table[code] if code < LIMIT else np.uint64(0)
+            if code == 0x0D and i + 1 < end and data[i + 1] == 0x0A:
+                packed = np.uint64(0)  # the line feed speaks for both
+            elif code == 0x09 and keep_tabs[row]:
+                packed = np.uint64(0x0901)
+            for _ in range(np.int64(packed & np.uint64(0xFF))):
+                packed >>= np.uint64(8)
+                out[o] = packed & np.uint64(0xFF)
+                o += 1
+            i += size
+        ends[row + 1] = o
+    return ends
+
+
+@njit(cache=True, nogil=True)
+def census(offsets: Any, data: Any, kind: Any) -> Any:
+    """Per row, the number of characters of each kind."""
+    counts = np.zeros((len(offsets) - 1, 16), np.int32)
+    for row in range(len(counts)):
+        i, end = offsets[row], offsets[row + 1]
+        while i < end:
+            code, size = decode(data, i)
+            counts[row, kind[code] if code < LIMIT else OTHER] += 1
+            i += size
+    return counts
+
+
+def from_buffers(ends: npt.NDArray[np.int32], data: Bytes) -> pa.StringArray:
+    """The array of texts that end at these bytes."""
+    return pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(data[: ends[-1]].copy()))
+
+
+def rewritten(texts: pa.StringArray, table: Table, keep_tabs: npt.NDArray[np.bool_] | None = None) -> pa.StringArray:
+    """The texts with every character as `table` has it."""
+    offsets, data = buffers(texts)
+    out = np.empty(2 * int(offsets[-1] - offsets[0]) + 8, np.uint8)
+    keep = np.zeros(len(texts), bool) if keep_tabs is None else keep_tabs
+    return from_buffers(rewrite(offsets, data, table, keep, out), out)
+
+
+def scatter(texts: pa.StringArray, rows: npt.NDArray[np.int64], new: pa.StringArray) -> pa.StringArray:
+    """The texts with those at `rows`, in rising order, replaced."""
+    if len(rows) == len(texts):
+        return new
+    chosen = np.zeros(len(texts), bool)
+    chosen[rows] = True
+    return pc.replace_with_mask(texts, pa.array(chosen), new)

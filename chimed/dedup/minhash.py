@@ -1,0 +1,321 @@
+"""Shingle kernels: exact keys, MinHash bands and exact Jaccard similarity of folded texts.
+
+Everything here reads the buffers of Arrow strings directly and makes no Python object a row. A text is the set of its
+distinct character 5-grams (Unicode code points). A text shorter than that is one shingle, itself, so that two short
+texts are alike only if they are equal; an empty text has no shingle and is like nothing, not even another empty text.
+
+Shingles are compared by a 64-bit hash: two texts of a thousand shingles confuse one pair of them with a chance of
+about 5e-14, and one confused pair moves their similarity by a thousandth.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+Texts: TypeAlias = pa.StringArray | pa.LargeStringArray
+UInt64 = npt.NDArray[np.uint64]
+
+SHINGLE = 5
+PERMUTATIONS = 128
+BANDS = 20
+ROWS = 6  # rows a band; 20 x 6 finds a pair at Jaccard .8 with a chance of .998, and candidates are verified anyway
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_ONE = np.uint64(1)
+_MIX1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX2 = np.uint64(0xC4CEB9FE1A85EC53)
+_LANE1 = np.uint64(0x87C37B91114253D5)
+_LANE2 = np.uint64(0x4CF5AD432745937F)
+_S23, _S31, _S33, _S41 = np.uint64(23), np.uint64(31), np.uint64(33), np.uint64(41)
+_SHORT = np.uint64(0x110000)  # beyond every code point: a short text is never the tail of a 5-gram
+_NONE32 = np.uint32(0xFFFFFFFF)
+
+
+def buffers(texts: Texts) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Byte offsets (n + 1) and UTF-8 bytes of an Arrow string array; a null counts as the empty text."""
+    if texts.null_count:
+        texts = pc.fill_null(texts, "")
+    wide = pa.types.is_large_string(texts.type)
+    _, offsets, data = texts.buffers()
+    raw = np.frombuffer(data if data is not None else b"", np.uint8)  # always read-only: numba compiles for it once
+    if len(texts) == 0 or offsets is None:
+        return np.zeros(1, np.int64), raw
+    found = np.frombuffer(offsets, np.int64 if wide else np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return found.astype(np.int64), raw
+
+
+@njit(cache=True, nogil=True)
+def mix(h: Any) -> Any:
+    """The 64-bit finaliser of MurmurHash3: every input bit reaches every output bit."""
+    h = (h ^ (h >> _S33)) * _MIX1
+    h = (h ^ (h >> _S33)) * _MIX2
+    return h ^ (h >> _S33)
+
+
+@njit(cache=True, nogil=True)
+def code_points(data: Any, start: int, stop: int, out: Any) -> int:
+    """Decodes valid UTF-8 bytes into `out`; returns how many code points there are."""
+    i, k = start, 0
+    while i < stop:
+        b = np.uint32(data[i])
+        if 0xE0 <= b < 0xF0:  # Han characters come first: they are nearly everything
+            out[k] = ((b & 0x0F) << 12) | ((np.uint32(data[i + 1]) & 0x3F) << 6) | (np.uint32(data[i + 2]) & 0x3F)
+            i += 3
+        elif b < 0x80:
+            out[k] = b
+            i += 1
+        elif b < 0xE0:
+            out[k] = ((b & 0x1F) << 6) | (np.uint32(data[i + 1]) & 0x3F)
+            i += 2
+        else:
+            high = ((b & 0x07) << 18) | ((np.uint32(data[i + 1]) & 0x3F) << 12)
+            out[k] = high | ((np.uint32(data[i + 2]) & 0x3F) << 6) | (np.uint32(data[i + 3]) & 0x3F)
+            i += 4
+        k += 1
+    return k
+
+
+@njit(cache=True, nogil=True)
+def gram_hashes(codes: Any, count: int, size: int, out: Any) -> int:
+    """Writes the 64-bit hash of every gram of `size` code points, in order; returns how many: 0 for a short text."""
+    if count < size:
+        return 0
+    top = _ONE
+    for _ in range(size):
+        top = top * _BASE
+    h = np.uint64(0)
+    for i in range(size):
+        h = h * _BASE + np.uint64(codes[i])
+    out[0] = mix(h)
+    for i in range(size, count):
+        h = h * _BASE + np.uint64(codes[i]) - np.uint64(codes[i - size]) * top
+        out[i - size + 1] = mix(h)
+    return count - size + 1
+
+
+@njit(cache=True, nogil=True)
+def _shingles(data: Any, start: int, stop: int, codes: Any, out: Any) -> int:
+    count = code_points(data, start, stop, codes)
+    if count == 0 or count >= SHINGLE:
+        return gram_hashes(codes, count, SHINGLE, out)
+    h = _SHORT
+    for i in range(count):
+        h = h * _BASE + np.uint64(codes[i])
+    out[0] = mix(h)
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def longest(offsets: Any) -> int:
+    """Bytes in the longest text: no text has more code points than that."""
+    most = 1
+    for i in range(len(offsets) - 1):
+        most = max(most, offsets[i + 1] - offsets[i])
+    return most
+
+
+@njit(cache=True, nogil=True)
+def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures: Any, bands: Any) -> None:
+    """Fills `signatures` (n, P) and `bands` (n, B); one with no rows is left out, so that one compilation serves both.
+
+    The inner loop runs over permutations, four shingles at a time: it vectorises on 32 bits for short texts too.
+    """
+    size = longest(offsets)
+    codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
+    low = np.empty(size + 3, np.uint32)
+    width = len(multipliers)
+    least = np.empty(width, np.uint32)
+    for row in range(len(offsets) - 1):
+        count = _shingles(data, offsets[row], offsets[row + 1], codes, hashes)
+        for s in range(count):
+            low[s] = np.uint32(hashes[s] >> np.uint64(32))
+        for s in range(count, count + 3):
+            low[s] = low[0]
+        least[:] = _NONE32
+        for s in range(0, count, 4):
+            h0, h1, h2, h3 = low[s], low[s + 1], low[s + 2], low[s + 3]
+            for p in range(width):
+                # uint32 times uint32 is uint64 in numba: cut each back, or the loop runs at half the width.
+                a, b = multipliers[p], addends[p]
+                v0, v1 = np.uint32(a * h0 + b), np.uint32(a * h1 + b)
+                v2, v3 = np.uint32(a * h2 + b), np.uint32(a * h3 + b)
+                first, second = min(v0, v1), min(v2, v3)
+                least[p] = min(least[p], first, second)
+        if len(signatures):
+            signatures[row] = least
+        if len(bands):
+            for band in range(bands.shape[1]):
+                key = np.uint64(0)
+                for p in range(band * ROWS, band * ROWS + ROWS):
+                    key = mix(key * _BASE + np.uint64(least[p]) + _ONE)
+                bands[row, band] = max(key, _ONE) if count else np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def _word(data: Any, at: Any) -> Any:
+    word = np.uint64(0)
+    for k in range(8):
+        word |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
+    return word
+
+
+@njit(cache=True, nogil=True)
+def _exact(offsets: Any, data: Any, out: Any) -> None:
+    """Two hashes of the bytes with different constants and rotations, eight bytes a step, the length mixed in last."""
+    for row in range(len(offsets) - 1):
+        i, stop = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        length = stop - i
+        if length == 0:
+            out[row, 0] = out[row, 1] = 0
+            continue
+        one, two = _LANE1, _LANE2
+        while i < stop:
+            if i + np.uint64(8) <= stop:
+                word = _word(data, i)
+            else:
+                word = np.uint64(0)
+                for k in range(stop - i):
+                    word |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
+            first, second = one ^ (word * _MIX1), two ^ (word * _MIX2)
+            one = ((first << _S31) | (first >> _S33)) * _LANE1
+            two = ((second << _S41) | (second >> _S23)) * _LANE2
+            i += np.uint64(8)
+        out[row, 0] = max(mix(one ^ length), _ONE)
+        out[row, 1] = max(mix(two + length), _ONE)
+
+
+@njit(cache=True, nogil=True)
+def _add(keys: Any, stamps: Any, mask: Any, key: Any, stamp: Any) -> Any:
+    """Puts `key` into the open-addressing set of this `stamp`: its slot if it is new, else -1 - slot."""
+    slot = key & mask
+    while stamps[slot] == stamp:
+        if keys[slot] == key:
+            return -1 - np.int64(slot)
+        slot = (slot + _ONE) & mask
+    keys[slot] = key
+    stamps[slot] = stamp
+    return np.int64(slot)
+
+
+@njit(cache=True, nogil=True)
+def _find(keys: Any, stamps: Any, mask: Any, key: Any, stamp: Any) -> Any:
+    slot = key & mask
+    while stamps[slot] == stamp:
+        if keys[slot] == key:
+            return np.int64(slot)
+        slot = (slot + _ONE) & mask
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _mask(count: int) -> Any:
+    size = np.uint64(16)
+    while size < np.uint64(2 * count):
+        size *= np.uint64(2)
+    return size - _ONE
+
+
+@njit(cache=True, nogil=True)
+def _jaccard(offsets: Any, data: Any, left: Any, right: Any, out: Any) -> None:
+    """One hash table for the left text, kept while `left` stays the same, one for what only the right text has.
+
+    Stamps instead of clearing: a slot counts only if it carries the number of the pair that filled it.
+    """
+    size = longest(offsets)
+    codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
+    slots = np.int64(_mask(size)) + 1
+    left_keys, right_keys = np.empty(slots, np.uint64), np.empty(slots, np.uint64)
+    left_stamps, right_stamps = np.full(slots, -1, np.int64), np.full(slots, -1, np.int64)
+    met = np.full(slots, -1, np.int64)
+    stamp, left_count, left_mask = -1, 0, _ONE
+    for pair in range(len(left)):
+        if pair == 0 or left[pair] != left[pair - 1]:
+            stamp, left_count = pair, 0
+            count = _shingles(data, offsets[left[pair]], offsets[left[pair] + 1], codes, hashes)
+            left_mask = _mask(count)
+            for s in range(count):
+                left_count += _add(left_keys, left_stamps, left_mask, hashes[s], stamp) >= 0
+        count = _shingles(data, offsets[right[pair]], offsets[right[pair] + 1], codes, hashes)
+        right_mask = _mask(count)
+        shared = extra = 0
+        for s in range(count):
+            slot = _find(left_keys, left_stamps, left_mask, hashes[s], stamp)
+            if slot < 0:
+                extra += _add(right_keys, right_stamps, right_mask, hashes[s], pair) >= 0
+            elif met[slot] != pair:
+                met[slot] = pair
+                shared += 1
+        out[pair] = shared / max(left_count + extra, 1)
+
+
+def _permutations(count: int, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Odd multipliers and addends from splitmix64: the same on every platform and numpy version."""
+    state = (np.arange(1, 2 * PERMUTATIONS + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 20)) * _BASE
+    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    draws = ((z ^ (z >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return draws[:count] | np.uint32(1), draws[PERMUTATIONS : PERMUTATIONS + count]
+
+
+def exact_keys(texts: Texts) -> UInt64:
+    """A 128-bit key a text, shape (n, 2): equal texts have equal keys; an empty text has (0, 0), which matches nothing.
+
+    >>> keys = exact_keys(pa.array(["高血压", "高血压", "低血压", ""]))
+    >>> (keys[0] == keys[1]).all(), (keys[0] == keys[2]).any(), keys[3].tolist()
+    (np.True_, np.False_, [0, 0])
+    """
+    offsets, data = buffers(texts)
+    out = np.empty((len(texts), 2), np.uint64)
+    _exact(offsets, data, out)
+    return out
+
+
+def band_keys(texts: Texts, *, seed: int = 0) -> UInt64:
+    """Locality-sensitive keys, shape (n, 20): texts that share a key in one column are candidates for near-duplicates.
+
+    120 of the MinHash values (20 bands of 6 rows). An empty text has 0 in every column: no key, it meets nobody.
+
+    >>> text = "百日咳是由百日咳杆菌所致的急性呼吸道传染病"
+    >>> keys = band_keys(pa.array([text, text + "症"]))
+    >>> keys.shape, bool((keys[0] == keys[1]).any())
+    ((2, 20), True)
+    """
+    offsets, data = buffers(texts)
+    multipliers, addends = _permutations(BANDS * ROWS, seed)
+    out = np.empty((len(texts), BANDS), np.uint64)
+    _sketch(offsets, data, multipliers, addends, np.empty((0, BANDS * ROWS), np.uint32), out)
+    return out
+
+
+def signatures(texts: Texts, *, seed: int = 0) -> npt.NDArray[np.uint32]:
+    """MinHash signatures, shape (n, 128): equal places of two rows over 128 estimate their Jaccard similarity.
+
+    They load into `datasketch.LeanMinHash(seed=seed, hashvalues=row, scheme="affine32")`, datasketch 2.0 or later. The
+    first 120 values are those of `band_keys`.
+
+    >>> signatures(pa.array(["流行性感冒病毒", "流行性感冒病毒"])).std(axis=0).any()
+    np.False_
+    """
+    offsets, data = buffers(texts)
+    multipliers, addends = _permutations(PERMUTATIONS, seed)
+    out = np.empty((len(texts), PERMUTATIONS), np.uint32)
+    _sketch(offsets, data, multipliers, addends, out, np.empty((0, BANDS), np.uint64))
+    return out
+
+
+def jaccard(texts: Texts, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The Jaccard similarity of the distinct shingles of `texts[left[i]]` and `texts[right[i]]`, for every i.
+
+    Fastest when equal values of `left` stand together. Zero where both texts are empty.
+
+    >>> jaccard(pa.array(["abcdefgh", "abcdefg"]), np.array([0]), np.array([1])).tolist()
+    [0.75]
+    """
+    offsets, data = buffers(texts)
+    out = np.empty(len(left), np.float64)
+    _jaccard(offsets, data, np.ascontiguousarray(left, np.int64), np.ascontiguousarray(right, np.int64), out)
+    return out

@@ -1,0 +1,115 @@
+"""The ledger: one row for every unit that was read, with its verdict, so that nothing vanishes.
+
+A unit is a record, or a raw row (or one record of it) that was rejected. Columns: `id, source, file, verdict (kept |
+rejected | repeated | leaked), reason, by, detail`; `by` is the id of the kept row that a repeated one repeats, or of
+the evaluation item that a leaked one overlaps; `detail` says what was found, the similarity or the share.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from chimed.corpus import Decision, Prepared, Shape
+from chimed.errors import SourceError
+from chimed.records import SHAPES
+
+VERDICTS = ("kept", "rejected", "repeated", "leaked")
+_WORD = pa.dictionary(pa.int32(), pa.string())
+LEDGER = pa.schema(
+    [
+        ("id", pa.string()),
+        *((name, _WORD) for name in ("source", "file", "verdict", "reason")),
+        ("by", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+Counts = dict[str, dict[str, dict[str, int]]]
+
+
+def write(
+    parts: Sequence[Prepared], shapes: dict[str, Shape], decisions: dict[str, Decision], items: pa.Array, path: Path
+) -> Counts:
+    """Write the ledger of these parts; the number of units by source, file and verdict.
+
+    items: id of each evaluation item, by its number.
+    """
+    named = {shape: _names(shapes[shape], decision) for shape, decision in decisions.items()}
+    counts: Counts = {}
+    partial = path.with_name(path.name + ".partial")
+    with pq.ParquetWriter(partial, LEDGER, compression="zstd") as writer:
+        for number, part in enumerate(parts):
+            units = pa.ipc.open_file(pa.memory_map(str(part.folder / "units.arrow"))).read_all().combine_chunks()
+            verdict, by, detail = _verdicts(units, number, decisions, named, items)
+            found = np.bincount(verdict, minlength=len(VERDICTS))
+            own = counts.setdefault(part.source, {}).setdefault(part.file, {"read": 0, **dict.fromkeys(VERDICTS, 0)})
+            own["read"] += len(units)
+            for name, count in zip(VERDICTS, found, strict=True):
+                own[name] += int(count)
+            writer.write_table(_rows(part, units, verdict, by, detail))
+    partial.rename(path)
+    return counts
+
+
+def _rows(part: Prepared, units: pa.Table, verdict: npt.NDArray[np.int8], by: pa.Array, detail: pa.Array) -> pa.Table:
+    def constant(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(np.zeros(len(units), np.int32), pa.array([value]))
+
+    verdicts = pa.DictionaryArray.from_arrays(verdict.astype(np.int32), pa.array(VERDICTS))
+    columns = [units["id"], constant(part.source), constant(part.file), verdicts]
+    columns += [units["reason"].combine_chunks().dictionary_encode(), by, detail]
+    return pa.Table.from_arrays(columns, schema=LEDGER)
+
+
+def _names(shape: Shape, decision: Decision) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """The rows that others repeat, ascending, and their ids."""
+    rows = np.unique(decision.by[decision.by >= 0])
+    return rows, pa.array(shape.ids(rows), pa.string())
+
+
+def _verdicts(
+    units: pa.Table,
+    number: int,
+    decisions: dict[str, Decision],
+    named: dict[str, tuple[npt.NDArray[np.int64], pa.Array]],
+    items: pa.Array,
+) -> tuple[npt.NDArray[np.int8], pa.Array, pa.Array]:
+    """Verdict, by and detail of each unit of a part."""
+    shapes = units["shape"].to_numpy()
+    rows = units["row"].to_numpy()
+    verdict = np.where(rows < 0, 1, 0).astype(np.int8)
+    by: npt.NDArray[np.object_] = np.full(len(units), None, object)
+    detail = np.asarray(units["detail"].to_numpy(zero_copy_only=False), object)
+    for place, shape in enumerate(SHAPES):
+        at = np.flatnonzero((shapes == place) & (rows >= 0))
+        if not len(at):
+            continue
+        decision = decisions[shape]
+        own = decision.starts[number] + rows[at]
+        leak, repeat = decision.leak[own], decision.by[own]
+        leaked, repeated = leak >= 0, (leak < 0) & (repeat >= 0)
+        verdict[at[leaked]], verdict[at[repeated]] = 3, 2
+        by[at[leaked]] = items.take(pa.array(leak[leaked])).to_numpy(zero_copy_only=False)
+        kept_rows, ids = named[shape]
+        by[at[repeated]] = ids.take(pa.array(np.searchsorted(kept_rows, repeat[repeated]))).to_numpy(
+            zero_copy_only=False
+        )
+        detail[at[leaked]] = [f"share {share:.3f}" for share in decision.share[own[leaked]]]
+        detail[at[repeated]] = [f"similarity {value:.3f}" for value in decision.similarity[own[repeated]]]
+    return verdict, pa.array(by, pa.string()), pa.array(detail, pa.string())
+
+
+def look_up(path: Path, name: str) -> pa.Table:
+    """The ledger rows of an id, or of all records of a raw row (`file#row`); empty when there is none.
+
+    Raises SourceError when there is no ledger.
+    """
+    if not path.exists():
+        raise SourceError(f"{path}: no ledger here; name the folder of a build with --out, or run chimed build first")
+    field = ds.field("id")
+    return ds.dataset(path).to_table(filter=(field == name) | pc.starts_with(field, f"{name}/"))

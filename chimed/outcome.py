@@ -1,0 +1,36 @@
+"""What a build did, and how it tells how far it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chimed.ledger import Counts
+from chimed.sources.readers import Unread
+
+
+class Progress(Protocol):
+    """Told how far a step is."""
+
+    def step(self, name: str, total: int) -> Callable[[int], None]:
+        """Begin a step of this many units; call the result with each advance."""
+        ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a build did, for the manifest and the summary.
+
+    stages: manifest of each stage. empty: stages that no row goes into. missing: sources of the recipe without a file.
+    seconds: CPU-seconds a step, summed over workers, of the steps before the stages. bytes: of raw files, unpacked.
+    """
+
+    counts: Counts = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unread: dict[str, list[Unread]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+    bytes: int = 0

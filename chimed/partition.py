@@ -1,0 +1,247 @@
+"""One part of the raw files on its way to clean records: read, parse, clean, mask, judge, key, check for leaks.
+
+A part is worked on alone, in any process, and leaves a folder that is complete or absent (it is renamed into place):
+
+    units.arrow          one row a unit, in reading order: id, shape, row, reason, detail. A unit is a record, or a raw
+                         row or a record that was rejected; `row` is its place in the shape's tables, -1 for rejects
+    <shape>.arrow        the records that passed, cleaned and masked
+    <shape>.keys.arrow   their keys, row for row (see KEYS)
+    done.json            counts, first rejects, seconds a step
+"""
+
+import json
+import shutil
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from chimed import text
+from chimed.errors import RowError, SourceError
+from chimed.keys import KEYS, key_table
+from chimed.leakage import Index
+from chimed.quality import verdicts
+from chimed.recipe import Loaded, load_recipe
+from chimed.records import SCHEMAS, SHAPES, Body, Dialogue, Fact, Passage, Record, Split, map_texts, shape_of, to_table
+from chimed.sources.archives import stamp
+from chimed.sources.readers import Fingerprint, Slice, rows
+from chimed.sources.spec import Row
+
+BATCH_UNITS = 16_384
+BATCH_CHARS = 4 << 20  # about 12 MB of UTF-8, and a few times that while it is worked on
+EXAMPLES = 5  # rejects kept a part, to show when there are too many
+NAMES = tuple(SHAPES)
+
+UNITS = pa.schema(
+    [("id", pa.string()), ("shape", pa.int8()), ("row", pa.int32()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A task for `prepare`. It names the source by its rank in the recipe, since parsers do not travel.
+
+    print: what the file was when the build was planned.
+    index: the evaluation texts that this part's rows are checked against, or None.
+    """
+
+    recipe: Path | None
+    rank: int
+    slice: Slice
+    print: Fingerprint
+    split: Split
+    folder: Path
+    index: Path | None
+
+
+@lru_cache(maxsize=1)
+def _loaded(recipe: Path | None) -> Loaded:
+    return load_recipe(recipe)
+
+
+@lru_cache(maxsize=1)
+def _index(path: Path) -> Index:
+    return Index.load(path)
+
+
+def prepare(part: Part) -> dict[str, Any]:
+    """Work on one part and leave its folder; returns what done.json holds. A part that is done is not done again."""
+    done = part.folder / "done.json"
+    if not done.exists():
+        partial = part.folder.with_name(part.folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _Work(part, partial).run()
+        if stamp(part.slice.file) != (part.print.size, part.print.mtime_ns):
+            raise SourceError(f"{part.slice.file.path}: changed while it was read; run again when nothing writes to it")
+        partial.rename(part.folder)
+    return json.loads(done.read_text())  # type: ignore[no-any-return]
+
+
+def _size(body: Body) -> int:
+    match body:
+        case Passage():
+            return len(body.text)
+        case Fact():
+            return len(body.tail)
+        case Dialogue():
+            return sum(len(turn.content) for turn in body.turns)
+        case _:
+            return 512  # exam items and preference pairs: near enough for a batch
+
+
+class _Work:
+    """The state of one part: the units and records of the batch at hand, open files, counts."""
+
+    def __init__(self, part: Part, folder: Path) -> None:
+        loaded = _loaded(part.recipe)
+        self.part, self.folder, self.script = part, folder, loaded.recipe.script
+        self.source = loaded.ingredients[part.rank].source
+        self.index = _index(part.index) if part.index else None
+        self.files: dict[str, pa.ipc.RecordBatchFileWriter] = {}
+        self.kept: Counter[str] = Counter()
+        self.masked: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.examples: list[str] = []
+        self.counts = Counter(rows=0, units=0, chars=0)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.clock = time.process_time()
+        self._next()
+
+    def _next(self) -> None:
+        self.ids: list[str] = []
+        self.shapes: list[int] = []
+        self.rejects: dict[int, RowError] = {}
+        self.batch: dict[str, list[tuple[int, Record]]] = defaultdict(list)  # shape -> (place among the units, record)
+        self.chars = 0
+
+    def lap(self, step: str) -> None:
+        now = time.process_time()
+        self.seconds[step] += now - self.clock
+        self.clock = now
+
+    def run(self) -> None:
+        for number, row in rows(self.source, self.part.slice):
+            self.counts["rows"] += 1
+            self.take(f"{self.part.slice.file.name}#{number}", row)
+            if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
+                self.flush()
+        self.flush()
+        for file in self.files.values():
+            file.close()
+        done: dict[str, Any] = dict(self.counts)
+        for name in ("kept", "masked", "reasons", "seconds"):
+            done[name] = dict(sorted(getattr(self, name).items()))
+        (self.folder / "done.json").write_text(json.dumps({**done, "examples": self.examples}, ensure_ascii=False))
+
+    def take(self, key: str, row: Row | RowError) -> None:
+        """Add the units of one raw row to the batch."""
+        if isinstance(row, RowError):
+            return self.reject(key, row)
+        try:
+            bodies = tuple(self.source.parse(row))
+        except RowError as error:
+            return self.reject(key, error)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return self.reject(key, RowError("parse-failed", f"{type(error).__name__}: {error}"))
+        if not bodies:
+            return self.reject(key, RowError("no-record"))
+        for number, body in enumerate(bodies, 1):
+            shape = shape_of(body)
+            own = key if len(bodies) == 1 else f"{key}/{number}"
+            record = Record(self.source.name, own, self.part.split, body)
+            self.batch[shape].append((len(self.ids), record))
+            self.ids.append(record.id)
+            self.shapes.append(NAMES.index(shape))
+            self.chars += _size(body)
+        return None
+
+    def reject(self, key: str, error: RowError) -> None:
+        self.rejects[len(self.ids)] = error
+        self.ids.append(f"{self.source.name}/{key}")
+        self.shapes.append(-1)
+
+    def flush(self) -> None:
+        self.lap("read")
+        places = np.full(len(self.ids), -1, np.int32)
+        for shape, units in sorted(self.batch.items()):
+            at, table = self.table(shape, units)
+            reasons = self.judge(shape, table) if len(at) else pa.array([], pa.string())
+            passed = pc.is_null(reasons)
+            for place, reason in zip(at[~_numpy(passed)], reasons.drop_null().to_pylist(), strict=True):
+                self.rejects[int(place)] = RowError(reason)
+            kept = at[_numpy(passed)]
+            places[kept] = self.kept[shape] + np.arange(len(kept))
+            self.kept[shape] += len(kept)
+        self.write_units(places)
+        self._next()
+
+    def table(self, shape: str, units: list[tuple[int, Record]]) -> tuple[npt.NDArray[np.int64], pa.Table]:
+        """The batch's records of one shape and their places; a record that Arrow does not take is rejected."""
+        at = np.array([place for place, _ in units], np.int64)
+        try:
+            return at, to_table(shape, [record for _, record in units])
+        except (pa.ArrowException, TypeError, UnicodeError):
+            good = []
+            for place, record in units:
+                try:
+                    to_table(shape, [record])
+                    good.append((place, record))
+                except UnicodeError as error:
+                    self.rejects[place] = RowError("bad-encoding", str(error)[:200])
+                except (pa.ArrowException, TypeError) as error:
+                    self.rejects[place] = RowError("not-text", str(error)[:200])
+            return np.array([p for p, _ in good], np.int64), to_table(shape, [record for _, record in good])
+
+    def judge(self, shape: str, table: pa.Table) -> pa.Array:
+        """Clean, mask and judge a table, write what passed with its keys; the reasons, null where a row passed."""
+
+        def mask(texts: pa.Array) -> pa.Array:
+            masked, counts = text.mask(texts)
+            self.masked.update({kind: int(pc.sum(count).as_py() or 0) for kind, count in counts.items()})
+            return masked
+
+        table = map_texts(shape, table, lambda texts: text.clean(texts, script=self.script))
+        self.lap("clean")
+        table = map_texts(shape, table, mask)
+        self.lap("mask")
+        reasons = verdicts(shape, table)
+        table = table.filter(pc.is_null(reasons)).combine_chunks()
+        self.lap("judge")
+        if len(table):
+            keys = key_table(shape, table, self.part.split == "train", self.index, self.lap)
+            self.write(shape, SCHEMAS[shape], table)
+            self.write(f"{shape}.keys", KEYS, keys)
+            self.lap("write")
+        return reasons
+
+    def write_units(self, places: npt.NDArray[np.int32]) -> None:
+        reasons: list[str | None] = [None] * len(self.ids)
+        details = [""] * len(self.ids)
+        for place, error in sorted(self.rejects.items()):
+            reasons[place], details[place] = error.reason, error.detail[:200]
+            self.reasons[error.reason] += 1
+            if len(self.examples) < EXAMPLES:
+                self.examples.append(f"{self.ids[place]}: {error}"[:300])
+        self.counts["units"] += len(self.ids)
+        self.counts["chars"] += self.chars
+        columns = [self.ids, self.shapes, places, reasons, details]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, UNITS, strict=True)]
+        self.write("units", UNITS, pa.Table.from_arrays(arrays, schema=UNITS))
+        self.lap("write")
+
+    def write(self, name: str, schema: pa.Schema, table: pa.Table) -> None:
+        if name not in self.files:
+            self.files[name] = pa.ipc.new_file(self.folder / f"{name}.arrow", schema)
+        self.files[name].write_table(table)
+
+
+def _numpy(mask: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(mask.to_numpy(zero_copy_only=False), bool)

@@ -1,0 +1,350 @@
+"""Verdicts: whether a cleaned record is fit to learn from, or the reason why not.
+
+The rules are few and meant to be right when they speak: each takes rows out that no reader would miss, and leaves what
+is merely dull. They are tried in the order of `REASONS`; the first that fits a row is its reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+from numpy.typing import NDArray
+
+from chimed.dedup.minhash import buffers
+from chimed.text import fold, han_share
+
+Mask = NDArray[np.bool_]
+Codes = NDArray[np.int64]
+
+REASONS: dict[str, str] = {
+    "empty-text": "A text that the record cannot do without is blank.",
+    "placeholder": "The text, the question or the answer is a stand-in such as 暂无 or 请等待更新.",
+    "answer-is-url": "The answer is nothing but a link.",
+    "too-short": "There are too few characters to learn anything from.",
+    "not-chinese": "No text of the record is Chinese: in each, fewer than one character of twenty is Han.",
+    "mostly-symbols": "More than half of the characters are neither letters nor digits.",
+    "repeated-text": "A text says the same few characters over and over.",
+    "answer-repeats-question": "The answer is the question.",
+    "too-few-options": "The exam item has fewer than two options.",
+    "duplicate-options": "Two options of the exam item are the same.",
+    "answer-not-an-option": "The answer of the exam item is not made of letters of its options.",
+    "refers-to-figure": "The exam item asks about a figure that is not there.",
+    "chosen-equals-rejected": "The chosen and the rejected reply are the same but for punctuation.",
+    "noise-entity": "An end of the fact is no name: a remnant of a web page, cut short, or without a letter.",
+    "entity-is-url": "An end of the fact is a link.",
+    "self-loop": "Both ends of the fact are the same.",
+    "entity-is-sentence": "An end of the fact that should be a name is a sentence.",
+}
+
+_STAND_INS = (
+    "无|暂无|暂缺|略|未知|不详|待补充|待更新|待完善|内容待完善|请等待更新|图片|见图|见附图|null|none|nan|n/?a|undefined"
+    "|(暂无|暂时没有|没有|无)(相关)?(资料|数据|内容|信息|介绍|解析|答案|回答|描述)"
+)
+_PLACEHOLDER = rf"(?i)^[\s\p{{P}}]*({_STAND_INS})[\s\p{{P}}]*$"
+_URL = r"(?i)^\s*(https?://|www\.)\S+\s*$"
+_LINK = r"(?i)https?://|www\."
+_SYMBOL = r"[^\p{L}\p{N}\p{M}\s]"
+# Not 心电图示, 星状图中: only a figure that the words point at.
+_FIGURE = (
+    "如[上下左右]?附?图|[见附]图[0-9０-９一二三]|[见附][上下]?图[，。,（(示所]|[上下]图[中为是示所，。,]|[（(]图[）)0-9]|暂无图"
+    "|(^|[，。；：、])图[中示]"
+)
+_NOISE = (
+    r"^[^\p{L}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$|^@|@$"
+    r"|^(查看更多|更多|查看全部|查看详情|详情|详细|展开|收起|点击.*)[\s\p{P}]*$"
+)
+_VALUE_NOISE = r"^[^\p{L}\p{N}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$"
+
+_SHORTEST = {"passage": 10, "dialogue": 8, "exam": 3, "preference": 8}  # characters, over all texts of a record
+_HAN = 0.05
+_REPEATED = 0.85  # share of a text that stood shortly before
+_REPEATED_FROM = 120  # bytes, 40 Han characters: what is shorter may well say 好的好的
+
+
+def verdicts(shape: str, table: pa.Table) -> pa.StringArray:
+    """The reason why each row of a cleaned table is rejected, null where it is kept.
+
+    >>> row = {"id": "a/1", "split": "train", "text": "暂无相关资料。", "title": ""}
+    >>> verdicts("passage", pa.Table.from_pylist([row])).to_pylist()
+    ['placeholder']
+    """
+    if not len(table):
+        return pa.array([], pa.string())
+    columns = {name: column.combine_chunks() for name, column in zip(table.column_names, table.columns, strict=True)}
+    view = _VIEWS[shape](columns)
+    rules = _RULES[shape]
+    verdict = np.full(len(table), -1, np.int8)
+    for number, slug in enumerate(REASONS):
+        if slug in rules:
+            verdict[(verdict < 0) & rules[slug](view)] = number
+    names = pa.array(list(REASONS))
+    return names.take(pa.array(verdict, mask=verdict < 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A table as the rules see it.
+
+    texts: every text of every row, `row` the row it belongs to, ascending. asked, answer: one text a row: what comes
+    last of the question and of the answer ("" where the shape has none). columns: the table's own.
+    """
+
+    columns: dict[str, Any]
+    texts: pa.Array
+    row: Codes
+    asked: pa.Array
+    answer: pa.Array
+
+    def any(self, mask: Mask) -> Mask:
+        """Which rows have a text in the mask."""
+        found: Mask = np.bincount(self.row[mask], minlength=len(self.asked)) > 0
+        return found
+
+    def total(self, numbers: Codes) -> Codes:
+        """The sum over the texts of each row."""
+        return np.bincount(self.row, weights=numbers, minlength=len(self.asked)).astype(np.int64)
+
+
+def _numpy(mask: pa.Array) -> Mask:
+    found: Mask = mask.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _has(texts: pa.Array, pattern: str) -> Mask:
+    return _numpy(pc.match_substring_regex(texts, pattern))
+
+
+def _lists(column: pa.ListArray) -> tuple[Codes, pa.Array]:
+    """Offsets from 0, and the strings in a list column, of options or of turns."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.flatten()
+    return offsets - offsets[0], values if pa.types.is_string(values.type) else values.field("content")
+
+
+def _at(values: pa.Array, offsets: Codes, from_end: int) -> pa.Array:
+    """The from_end-th last value of each list, "" where it is shorter."""
+    place = offsets[1:] - from_end
+    return pc.fill_null(values.take(pa.array(place, mask=place < offsets[:-1])), "")
+
+
+def _side_by_side(*parts: tuple[Codes, pa.Array]) -> tuple[pa.Array, Codes]:
+    """All (rows, texts) in one array, ordered by row."""
+    row = np.concatenate([number for number, _ in parts])
+    order = np.argsort(row, kind="stable")
+    return pa.concat_arrays([texts for _, texts in parts]).take(pa.array(order)), row[order]
+
+
+def _passage_view(columns: dict[str, Any]) -> _View:
+    text = columns["text"]
+    return _View(columns, text, np.arange(len(text)), pa.repeat("", len(text)), text)
+
+
+def _dialogue_view(columns: dict[str, Any]) -> _View:
+    offsets, contents = _lists(columns["turns"])
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return _View(columns, contents, row, _at(contents, offsets, 2), _at(contents, offsets, 1))
+
+
+def _exam_view(columns: dict[str, Any]) -> _View:
+    question, rows = columns["question"], len(columns["question"])
+    offsets, options = _lists(columns["options"])
+    row = np.repeat(np.arange(rows), np.diff(offsets))
+    texts, row = _side_by_side((np.arange(rows), question), (row, options))
+    return _View(columns, texts, row, question, pa.repeat("", rows))
+
+
+def _preference_view(columns: dict[str, Any]) -> _View:
+    rows = len(columns["chosen"])
+    offsets, prompt = _lists(columns["prompt"])
+    row, every = np.repeat(np.arange(rows), np.diff(offsets)), np.arange(rows)
+    texts, row = _side_by_side((row, prompt), (every, columns["chosen"]), (every, columns["rejected"]))
+    return _View(columns, texts, row, _at(prompt, offsets, 1), columns["chosen"])
+
+
+def _fact_view(columns: dict[str, Any]) -> _View:
+    """Only the ends count as texts; `answer` is the tail."""
+    rows = len(columns["head"])
+    texts, row = _side_by_side((np.arange(rows), columns["head"]), (np.arange(rows), columns["tail"]))
+    return _View(columns, texts, row, pa.repeat("", rows), columns["tail"])
+
+
+def _empty(view: _View) -> Mask:
+    blank = view.any(~_has(view.texts, r"\S"))
+    none: Mask = np.bincount(view.row, minlength=len(view.asked)) == 0
+    return blank | none
+
+
+def _placeholder(view: _View) -> Mask:
+    return _has(view.asked, _PLACEHOLDER) | _has(view.answer, _PLACEHOLDER)
+
+
+def _short(shape: str) -> Callable[[_View], Mask]:
+    return lambda view: view.total(pc.utf8_length(view.texts).to_numpy()) < _SHORTEST[shape]
+
+
+def _foreign(view: _View) -> Mask:
+    return ~view.any(np.asarray(han_share(view.texts)) >= _HAN)
+
+
+def _symbols(view: _View) -> Mask:
+    # Han characters are letters: only rows with a text that is not mostly Han need the slow look.
+    rows = view.any(np.asarray(han_share(view.texts)) < 0.5)
+    places = np.flatnonzero(rows[view.row])
+    texts = view.texts.take(pa.array(places))
+    shown = pc.utf8_length(texts).to_numpy() - pc.count_substring_regex(texts, r"\s").to_numpy()
+    surplus = np.zeros(len(view.texts), np.int64)
+    surplus[places] = 2 * pc.count_substring_regex(texts, _SYMBOL).to_numpy() - shown
+    found: Mask = view.total(surplus) > 0
+    return found
+
+
+def _repeated(view: _View) -> Mask:
+    share = np.zeros(len(view.texts))
+    _repeats(*buffers(view.texts), share)
+    return view.any(share > _REPEATED)
+
+
+@njit(cache=True, nogil=True)
+def _repeats(offsets: Any, data: Any, share: Any) -> None:
+    """The share of the 12-byte grams (4 Han characters) of each text that stood within the 192 bytes before.
+
+    Texts below the least size are left at 0. The table keeps the last place of each hash; a clash can only hide a
+    repeat, since the hash itself is compared.
+    """
+    size, near = 12, 192
+    places = np.full(4096, -1, np.int64)
+    hashes = np.zeros(4096, np.uint64)
+    base = np.uint64(0x100000001B3)
+    top = np.uint64(1)
+    for _ in range(size):
+        top *= base
+    for row in range(len(share)):
+        start, stop = offsets[row], offsets[row + 1]
+        if stop - start < _REPEATED_FROM:
+            continue
+        again = 0
+        h = np.uint64(0)
+        for place in range(start, stop):
+            h = h * base + np.uint64(data[place])
+            if place - start >= size:
+                h -= top * np.uint64(data[place - size])
+            if place - start >= size - 1:
+                slot = np.int64((h * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52))
+                if places[slot] >= max(start, place - near) and hashes[slot] == h:
+                    again += 1
+                places[slot] = place
+                hashes[slot] = h
+        share[row] = again / (stop - start - size + 1)
+
+
+def _same(one: pa.Array, other: pa.Array) -> Mask:
+    """Which pairs are one text but for case, width and punctuation."""
+    folded = fold(one)
+    return _numpy(pc.and_(pc.equal(folded, fold(other)), pc.not_equal(folded, "")))
+
+
+def _few_options(view: _View) -> Mask:
+    return np.diff(_lists(view.columns["options"])[0]) < 2
+
+
+def _equal_options(view: _View) -> Mask:
+    # Signs tell options apart (<5 and >5), so nothing but blanks is taken off here.
+    offsets, options = _lists(view.columns["options"])
+    rows = len(offsets) - 1
+    row = np.repeat(np.arange(rows), np.diff(offsets))
+    codes = pc.replace_substring_regex(options, r"\s+", "").dictionary_encode().indices.to_numpy().astype(np.int64)
+    order = np.lexsort((codes, row))
+    twice = (np.diff(codes[order]) == 0) & (np.diff(row[order]) == 0)
+    found: Mask = np.bincount(row[order][1:][twice], minlength=rows) > 0
+    return found
+
+
+def _no_such_option(view: _View) -> Mask:
+    answer = view.columns["answer"]
+    starts, data = buffers(answer)
+    letters = data[starts[0] : starts[-1]].astype(np.int64) - ord("A")
+    row = np.repeat(np.arange(len(answer)), np.diff(starts))
+    options = np.diff(_lists(view.columns["options"])[0])
+    wrong = (letters < 0) | (letters >= options[row])
+    found: Mask = (np.bincount(row[wrong], minlength=len(answer)) > 0) | (np.diff(starts) == 0)
+    return found
+
+
+def _named(view: _View) -> Mask:
+    """Whether the tail is a name: prose and values are told by their type."""
+    return ~_numpy(pc.equal(view.columns["tail_type"], "text"))
+
+
+def _noise(view: _View) -> Mask:
+    tail = np.where(_named(view), _has(view.answer, _NOISE), _has(view.answer, _VALUE_NOISE))
+    noise: Mask = tail.astype(bool) | _has(view.columns["head"], _NOISE)
+    return noise
+
+
+def _link(view: _View) -> Mask:
+    return _has(view.columns["head"], _LINK) | (_named(view) & _has(view.answer, _LINK))
+
+
+def _loop(view: _View) -> Mask:
+    return _named(view) & _same(view.columns["head"], view.answer)
+
+
+def _sentence(view: _View) -> Mask:
+    def told(texts: pa.Array) -> Mask:
+        length = pc.utf8_length(texts).to_numpy()
+        found: Mask = (length > 60) | ((length > 15) & _has(texts, "[。！？!?；;\n]."))
+        return found
+
+    return told(view.columns["head"]) | (_named(view) & told(view.answer))
+
+
+_VIEWS: dict[str, Callable[[dict[str, Any]], _View]] = {
+    "passage": _passage_view,
+    "fact": _fact_view,
+    "dialogue": _dialogue_view,
+    "exam": _exam_view,
+    "preference": _preference_view,
+}
+_COMMON: dict[str, Callable[[_View], Mask]] = {
+    "empty-text": _empty,
+    "placeholder": _placeholder,
+    "mostly-symbols": _symbols,
+    "repeated-text": _repeated,
+    "not-chinese": _foreign,
+}
+_ANSWERED: dict[str, Callable[[_View], Mask]] = {
+    "answer-is-url": lambda view: _has(view.answer, _URL),
+    "answer-repeats-question": lambda view: _same(view.asked, view.answer),
+}
+_RULES: dict[str, dict[str, Callable[[_View], Mask]]] = {
+    "passage": {**_COMMON, "too-short": _short("passage")},
+    "dialogue": {**_COMMON, **_ANSWERED, "too-short": _short("dialogue")},
+    "exam": {
+        **_COMMON,
+        "too-short": _short("exam"),
+        "too-few-options": _few_options,
+        "duplicate-options": _equal_options,
+        "answer-not-an-option": _no_such_option,
+        "refers-to-figure": lambda view: _has(view.asked, _FIGURE),
+    },
+    "preference": {
+        **_COMMON,
+        **_ANSWERED,
+        "too-short": _short("preference"),
+        "chosen-equals-rejected": lambda view: _same(view.columns["chosen"], view.columns["rejected"]),
+    },
+    # A name can be Latin and a value a number: of the common rules only those that speak of any text.
+    "fact": {
+        "empty-text": _empty,
+        "placeholder": _placeholder,
+        "repeated-text": _repeated,
+        "noise-entity": _noise,
+        "entity-is-url": _link,
+        "self-loop": _loop,
+        "entity-is-sentence": _sentence,
+    },
+}

@@ -1,0 +1,66 @@
+"""Huatuo-26M: questions and answers from encyclopedias, knowledge graphs and consultations, and its test set of 6,000.
+
+Li et al. 2023, arXiv 2305.01526. The parts have one form, `{"questions": [...], "answers": [...]}` with lists nested to
+different depths: the questions are phrasings of one question. The answers of the consultation part are addresses of
+pages that are gone. The test set has `instruction` and `output` lists; the Lite edition plain columns.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from chimed.errors import RowError
+from chimed.records import Body, Dialogue
+from chimed.sources.spec import Row, Source, conversation, first
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.strip():
+            yield value.strip()
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def parse(row: Row) -> Iterable[Body]:
+    """The first phrasing of the question with the first answer that is text.
+
+    The other phrasings are left out: they would be near-duplicates with one and the same answer.
+
+    >>> row = {"questions": [["百日咳传染吗？", "百日咳会传染？"]], "answers": ["会，经飞沫传播。"]}
+    >>> parse(row)[0].turns[0].content
+    '百日咳传染吗？'
+    """
+    for ask, reply in (("questions", "answers"), ("instruction", "output"), ("question", "answer")):
+        if ask in row and reply in row:
+            break
+    else:
+        raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected questions, answers")
+    question = next(_texts(row[ask]), "")
+    if not question:
+        raise RowError("no-question")
+    answers = list(_texts(row[reply]))
+    if not answers:
+        raise RowError("no-answer")
+    answer = next((text for text in answers if not _is_url(text)), "")
+    if not answer:
+        raise RowError("answer-is-url", answers[0][:80])
+    more = first(row, "input")
+    turns = conversation((("user", f"{question}\n{more}" if more else question), ("assistant", answer)))
+    return (Dialogue(turns, first(row, "label")),)
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://", "www.")) and not any(c.isspace() for c in text)
+
+
+SOURCE = Source(
+    name="huatuo26m",
+    title="Huatuo-26M",
+    homepage="https://github.com/FreedomIntelligence/Huatuo-26M",
+    license="Apache-2.0",
+    files={"**/*test*": "test", "**/*valid*": "validation", "**/*.json*": "train"},
+    parse=parse,
+    shapes=("dialogue",),
+    stages=("cpt", "sft"),
+    max_rejects=0.97,  # the consultation part, if present, is most of the rows and has addresses for answers
+)

@@ -1,0 +1,339 @@
+"""Rows from raw files, whatever they are: what a file holds is told by its content, not by its name.
+
+`find` lists the files of a source, `slices` cuts a large one so that several workers can read it, `rows` reads. Memory
+is bounded by a few chunks and the largest row. Every oddity ends as a `RowError` that takes the place of its row, or,
+when the file as a whole cannot be read, as one `SourceError`.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import IO, Literal
+
+from chimed.errors import RowError, SourceError
+from chimed.sources import json_rows
+from chimed.sources.archives import (
+    CHUNK,
+    ZIP,
+    Fingerprint,
+    RawFile,
+    Unread,
+    find,
+    fingerprint,
+    is_workbook,
+    opened,
+    refusal,
+    stamp,
+)
+from chimed.sources.encodings import LIMIT, blocks, decoded, find_out, undecodable, utf8
+from chimed.sources.spec import Source
+from chimed.sources.tables import Numbered, arrow_rows, csv_rows, looks_like_csv, xlsx_rows
+
+__all__ = ["Fingerprint", "RawFile", "Slice", "Unread", "find", "fingerprint", "form", "rows", "slices"]
+
+Form = Literal["parquet", "arrow", "arrow-stream", "xlsx", "json", "json-lines", "csv", "text", "foreign", "empty"]
+_TABLES = {".csv", ".tsv", ".tab", ".xlsx", ".xls", ".parquet", ".feather", ".arrow"}
+_JSON = {".json", ".jsonl", ".ndjson"}
+_HEAD = 1 << 18
+_HELD = 256 << 20  # tables that need random access are held in memory when they lie in an archive: up to this size
+_FOREIGN = (
+    (b"%PDF-", "a PDF"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file"),
+    (b"Rar!\x1a", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A range of bytes of a file, cut at line ends, with `first_row` lines before it; stop=-1 is the whole file.
+
+    `encoding` is what `slices` found the file to be in, so that all its slices are read alike.
+    """
+
+    file: RawFile
+    start: int = 0
+    stop: int = -1
+    first_row: int = 0
+    encoding: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the first chunk of a file tells."""
+
+    form: Form
+    returns: bool  # carriage returns are its only line ends
+    text: bytes  # the beginning of a text as UTF-8
+    why: str = ""
+
+
+def form(source: Source, file: RawFile) -> Form:
+    """What a file holds, told by its first megabyte."""
+    with opened(file) as chunks:
+        return _look(source, file, next(chunks, b"")).form
+
+
+def _look(source: Source, file: RawFile, head: bytes) -> _Look:
+    if not head:
+        return _Look("empty", False, b"", f"{file.size} bytes on disk, none in it")
+    for magic, kind in ((b"PAR1", "parquet"), (b"ARROW1\0\0", "arrow")):
+        if head.startswith(magic):
+            return _Look(kind, False, b"")  # type: ignore[arg-type]
+    if head.startswith(b"\xff\xff\xff\xff") and 0 < int.from_bytes(head[4:8], "little") < CHUNK:
+        return _Look("arrow-stream", False, b"")
+    if head.startswith(ZIP):
+        return _Look("xlsx", False, b"")
+    why = "a tar archive" if head[257:262] == b"ustar" else next((w for m, w in _FOREIGN if head.startswith(m)), "")
+    if why:
+        return _Look("foreign", False, b"", f"{why}: unpack it or turn it into text by hand")
+    text = b"".join(utf8([head[:_HEAD]], source.encoding))
+    returns = b"\n" not in text and b"\r" in text
+    text = text.replace(b"\r", b"\n") if returns else text
+    return _Look(_text_form(file, text, len(head) <= _HEAD), returns, text)
+
+
+def _text_form(file: RawFile, head: bytes, whole: bool) -> Form:
+    suffix = file.inner.suffix.lower()
+    if json_rows.is_json(head) or (suffix in _JSON and json_rows.is_lines(head, whole)):
+        return "json-lines" if json_rows.is_lines(head, whole) else "json"
+    if suffix in _TABLES or looks_like_csv(decoded(head[: 1 << 16])[0]):
+        return "csv"
+    return "text"
+
+
+def slices(source: Source, file: RawFile, size: int = 32 << 20) -> list[Slice]:
+    """The file in ranges of about `size` bytes where it can be cut, else whole.
+
+    JSON lines and plain text by lines are cut, unless they are compressed, in a zip, or in UTF-16. Row numbers are
+    those that reading the whole file gives.
+    """
+    whole = [Slice(file)]
+    if file.member or file.size <= size:
+        return whole
+    with opened(file) as chunks, file.path.open("rb") as disk:
+        head = next(chunks, b"")
+        look = _look(source, file, head)
+        if disk.read(len(head)) != head or not (look.form == "json-lines" or _by_lines(source, look)):
+            return whole
+    with opened(file, 0, file.size) as chunks:
+        encoding = source.encoding if source.encoding != "auto" else find_out(chunks)
+    if "16" in encoding:
+        return whole
+    found: list[Slice] = []
+    start = lines = 0
+    blank = True
+    with file.path.open("rb") as disk:
+        while start < file.size:
+            stop, ends, empty = _cut(disk, size, look.returns)
+            found.append(Slice(file, start, stop, lines, encoding))
+            start, lines, blank = stop, lines + ends, blank and empty
+    return whole if blank else found
+
+
+def _by_lines(source: Source, look: _Look) -> bool:
+    return look.form == "text" and source.text == "lines"
+
+
+def _cut(disk: IO[bytes], size: int, returns: bool) -> tuple[int, int, bool]:
+    """Where the line of the `size`-th byte from here ends, the lines till there, and whether all of them are blank."""
+    end, lines, blank, left = b"\r" if returns else b"\n", 0, True, size - 1
+    while part := disk.read(min(left, CHUNK) if left > 0 else CHUNK):
+        at = part.find(end) if left <= 0 else -1
+        if at >= 0:
+            disk.seek(at + 1 - len(part), io.SEEK_CUR)
+            part = part[: at + 1]
+        lines += part.count(b"\n") + (part.count(b"\r") if returns else 0)
+        blank = blank and not part.strip()
+        left -= len(part)
+        if at >= 0:
+            break
+    return disk.tell(), lines, blank
+
+
+def rows(source: Source, part: Slice) -> Numbered:
+    """(row number from 1, row or its reject) of a slice, in order.
+
+    Numbers are those of data rows in csv and spreadsheets (the header does not count), of lines in JSON lines and
+    plain text, of elements or members in other JSON, of paragraphs, and 1 for a whole file. They do not depend on how
+    the file was sliced. A file without any row gives one reject, `empty-file`. Raises `SourceError` when the file is
+    missing, not readable, or changes while it is read.
+    """
+    file = part.file
+    before = stamp(file)
+    number = part.first_row
+    nothing = True
+    try:
+        for number, row in _read(source, part):
+            nothing = False
+            yield number, row
+    except RowError as fault:
+        nothing = False
+        yield number + 1, fault
+    if nothing and part.stop < 0:
+        yield 1, RowError("empty-file", f"{file.size:,} bytes and no row in them")
+    if stamp(file) != before:
+        raise SourceError(f"{file.path}: the file changed while it was read; start again once it is complete")
+
+
+def _read(source: Source, part: Slice) -> Numbered:
+    file = part.file
+    with opened(file) as rest:
+        head = next(rest, b"")
+        look = _look(source, file, head)
+        if look.form in {"empty", "foreign"}:
+            raise RowError("empty-file" if look.form == "empty" else "unsupported-format", look.why)
+        if look.form in {"parquet", "arrow", "arrow-stream", "xlsx"}:
+            with _seekable(file, head, rest) as disk:
+                yield from _workbook(disk, file) if look.form == "xlsx" else arrow_rows(disk, look.form)
+            return
+        if part.stop < 0:
+            chunks = chain([head], rest) if head.strip(b"\0") else _beyond_nuls(head, rest)
+            yield from _parsed(source, part, look, utf8(chunks, source.encoding, look.returns))
+            return
+    with opened(file, part.start, part.stop) as rest:
+        # A byte-order mark is one only at the start of the file: no later slice begins with its first chunk.
+        chunks = chain([b""] if part.start else [], rest)
+        yield from _parsed(source, part, look, utf8(chunks, part.encoding, look.returns))
+
+
+def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes]) -> Numbered:
+    first = part.first_row + 1
+    if look.form == "json-lines":
+        return _json_lines(chunks, first)
+    if look.form == "json":
+        return enumerate(json_rows.values(chunks), 1)
+    if look.form == "csv":
+        return csv_rows(chunks, decoded(look.text[: 1 << 16])[0], part.file.name)
+    stem = part.file.inner.stem
+    if source.text == "lines":
+        return _text_lines(chunks, first, stem)
+    return _paragraphs(chunks, stem) if source.text == "paragraphs" else _whole(chunks, stem)
+
+
+def _beyond_nuls(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks of a file that begins with nothing but NULs, if there is anything else."""
+    nuls = len(head)
+    for chunk in chunks:
+        if chunk.strip(b"\0"):
+            return chain([b"\0", chunk], chunks)
+        nuls += len(chunk)
+    raise RowError("nul-bytes", f"{nuls:,} NUL bytes and nothing else: the download was never completed")
+
+
+@contextmanager
+def _seekable(file: RawFile, head: bytes, chunks: Iterator[bytes]) -> Iterator[IO[bytes]]:
+    """The file where any part can be read: on disk as it is, in memory when it lies in an archive."""
+    with file.path.open("rb") as disk:
+        if not file.member and disk.read(len(head)) == head:
+            disk.seek(0)
+            yield disk
+            return
+    parts, size = [head], len(head)
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > _HELD:
+            raise RowError("nested-archive", f"a table of more than {_HELD:,} bytes in an archive; unpack it by hand")
+    yield io.BytesIO(b"".join(parts))
+
+
+def _workbook(disk: IO[bytes], file: RawFile) -> Numbered:
+    try:
+        members = zipfile.ZipFile(disk).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as fault:
+        raise RowError("truncated-archive", f"{fault}; fetch the file again") from None
+    if not members:
+        raise RowError("empty-file", "an archive without members")
+    if not is_workbook({info.filename for info in members}):
+        raise RowError("nested-archive", "a zip within an archive; unpack it by hand")
+    if refused := next(filter(None, map(refusal, members)), None):
+        raise refused
+    disk.seek(0)
+    return xlsx_rows(disk, file.name)
+
+
+def _json_lines(chunks: Iterator[bytes], first: int) -> Numbered:
+    number = first
+    parse = json_rows.parse
+    for block in blocks(chunks):
+        if block is None:
+            yield number, _too_large()
+            number += 1
+            continue
+        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):  # noqa: B020
+            row = parse(line)
+            if type(row) is dict or line.strip():
+                yield number, row
+        number += 1
+
+
+def _too_large() -> RowError:
+    return RowError("row-too-large", f"more than {LIMIT:,} bytes")
+
+
+def _text_lines(chunks: Iterator[bytes], first: int, name: str) -> Numbered:
+    for start, lines in _lines(chunks, first):
+        for number, text in enumerate(lines, start):
+            if isinstance(text, RowError):
+                yield number, text
+            elif text and not text.isspace():
+                yield number, {"text": text, "name": name}
+
+
+def _lines(chunks: Iterator[bytes], first: int) -> Iterator[tuple[int, Sequence[str | RowError]]]:
+    """Runs of lines with the number of the first; what cannot be decoded is a reject in place of its line."""
+    number = first
+    for block in blocks(chunks):
+        lines: Sequence[str | RowError] = [_too_large()]
+        if block is not None:
+            body = block.removesuffix(b"\n")
+            text, sound = decoded(body)
+            if sound:
+                lines = text.replace("\r\n", "\n").removesuffix("\r").split("\n")
+            else:
+                lines = [undecodable(line) or line.removesuffix(b"\r").decode() for line in body.split(b"\n")]
+        yield number, lines
+        number += len(lines)
+
+
+def _paragraphs(chunks: Iterator[bytes], name: str) -> Numbered:
+    """Runs of lines that no blank line parts, numbered from 1."""
+    number = size = 0
+    held: list[str] = []
+    fault: RowError | None = None
+    for line in chain(chain.from_iterable(lines for _, lines in _lines(chunks, 1)), [""]):
+        if isinstance(line, RowError):
+            fault = fault or line
+        elif line and not line.isspace():
+            size += len(line) + 1
+            held.append(line)
+            if size > LIMIT:
+                fault = fault or _too_large()
+                held.clear()
+        elif fault or held:
+            number += 1
+            yield number, fault or {"text": "\n".join(held), "name": name}
+            held, size, fault = [], 0, None
+
+
+def _whole(chunks: Iterator[bytes], name: str) -> Numbered:
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > LIMIT:
+            yield 1, _too_large()
+            return
+        parts.append(chunk)
+    body = b"".join(parts)
+    if fault := undecodable(body):
+        yield 1, fault
+    elif body.strip():
+        yield 1, {"text": body.decode().replace("\r\n", "\n"), "name": name}

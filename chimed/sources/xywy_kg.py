@@ -1,0 +1,112 @@
+"""Xywy-KG: 8,800 diseases of the encyclopedia xywy.com with symptoms, treatment, drugs and food.
+
+Two forms: an object of objects with sections (`gaishu_info`, `food_info`, …) and the original of QASystemOnMedicalKG,
+one object a line (`name, desc, cause, …`, upstream's own spelling). Both give one fact an edge.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from chimed.errors import RowError
+from chimed.records import Body
+from chimed.sources.relations import fact
+from chimed.sources.spec import Row, Source
+
+# (section, field, relation); section "" is the row itself.
+_SECTIONS = (
+    ("gaishu_info", "desc", "概述"),
+    ("gaishu_info", "medical_insurance", "医保"),
+    ("gaishu_info", "disease_ratio", "患病比例"),
+    ("gaishu_info", "susceptible_people", "易感人群"),
+    ("gaishu_info", "transmission_way", "传染方式"),
+    ("gaishu_info", "has_complication", "并发症"),
+    ("gaishu_info", "belongs_to_department", "科室"),
+    ("gaishu_info", "treat_way", "治疗方法"),
+    ("gaishu_info", "treat_cycle", "治疗周期"),
+    ("gaishu_info", "cure_prob", "治愈率"),
+    ("gaishu_info", "common_drug", "常用药物"),
+    ("gaishu_info", "treat_cost", "治疗费用"),
+    ("", "cause_info", "病因"),
+    ("", "prevent_info", "预防"),
+    ("symptom_data", "symptoms", "症状"),
+    ("symptom_data", "symptom_detail", "症状描述"),
+    ("", "inspect_info", "检查"),
+    ("", "nursing_info", "护理"),
+    ("food_info", "good_food", "宜吃"),
+    ("food_info", "good_diet_text", "宜吃原则"),
+    ("food_info", "avoid_food", "忌吃"),
+    ("food_info", "avoid_diet_text", "忌吃原则"),
+    ("food_info", "recommand_recipes", "推荐食谱"),
+)
+_FLAT = (
+    ("", "desc", "概述"),
+    ("", "yibao_status", "医保"),
+    ("", "get_prob", "患病比例"),
+    ("", "easy_get", "易感人群"),
+    ("", "get_way", "传染方式"),
+    ("", "acompany", "并发症"),
+    ("", "cure_department", "科室"),
+    ("", "cure_way", "治疗方法"),
+    ("", "cure_lasttime", "治疗周期"),
+    ("", "cured_prob", "治愈率"),
+    ("", "common_drug", "常用药物"),
+    ("", "recommand_drug", "推荐药物"),
+    ("", "cost_money", "治疗费用"),
+    ("", "cause", "病因"),
+    ("", "prevent", "预防"),
+    ("", "symptom", "症状"),
+    ("", "check", "检查"),
+    ("", "do_eat", "宜吃"),
+    ("", "not_eat", "忌吃"),
+    ("", "recommand_eat", "推荐食谱"),
+)
+_NOTHING = {"", "无", "暂无", "不详", "未知", "暂无相关资料", "暂无相关资料。", "日常护理", "一般护理", "饮食护理"}
+_ONE_TEXT = {"症状描述"}  # a list of paragraphs that are one text
+
+
+def parse(row: Row) -> Iterable[Body]:
+    """The facts of one disease; values that are empty, placeholders or cut short by upstream ("…能...") are left out.
+
+    >>> [f.tail for f in parse({"name": "百日咳", "symptom": ["痉挛性咳嗽", "鸡鸣样吸气声"], "desc": ""})]
+    ['痉挛性咳嗽', '鸡鸣样吸气声']
+    """
+    sections = "gaishu_info" in row
+    about = row["gaishu_info"] if sections else row
+    if not isinstance(about, dict) or not (sections or "name" in row):
+        raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected gaishu_info or name, desc, …")
+    head = str(about.get("name") or "").strip()
+    if not head:
+        raise RowError("no-name")
+    facts = tuple(
+        fact(head, relation, tail)
+        for section, field, relation in (_SECTIONS if sections else _FLAT)
+        for tail in _tails(row, section, field, relation)
+    )
+    if not facts:
+        raise RowError("no-facts", f"{head} has nothing but its name")
+    return facts
+
+
+def _tails(row: Row, section: str, field: str, relation: str) -> Iterator[str]:
+    holder = row.get(section) if section else row
+    value = holder.get(field) if isinstance(holder, dict) else None  # whole sections can be ""
+    if isinstance(value, list):
+        items = [str(item).strip() for item in value]
+        values = ["\n".join(filter(None, items))] if relation in _ONE_TEXT else list(dict.fromkeys(items))
+    else:
+        values = [str(value or "").strip()]
+    for tail in values:
+        too_short = len(tail) < 2 and (relation == "症状" or not tail.isalnum())
+        if not too_short and tail not in _NOTHING and not tail.endswith(("...", "…")):
+            yield tail
+
+
+SOURCE = Source(
+    name="xywy-kg",
+    title="Xywy-KG",
+    homepage="https://github.com/liuhuanyong/QASystemOnMedicalKG",
+    license="unknown",
+    files={"**/*.json*": "train"},
+    parse=parse,
+    shapes=("fact",),
+    stages=("cpt", "sft", "dpo", "rag"),
+)

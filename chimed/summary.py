@@ -1,0 +1,231 @@
+"""What the commands print: tables that fit 80 columns, progress bars, and the plain data behind `--json`."""
+
+import json
+import random
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from chimed.build import Request
+from chimed.errors import SourceError
+from chimed.ledger import look_up
+from chimed.outcome import Outcome
+from chimed.quality import REASONS
+from chimed.sources import discover
+from chimed.sources.readers import find
+
+VERDICTS = ("read", "rejected", "repeated", "leaked", "kept")
+
+
+class Bars(AbstractContextManager["Bars"]):
+    """Progress bars on a terminal's standard error; silent anywhere else."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> "Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def step(self, name: str, total: int) -> Callable[[int], None]:
+        task = self._bars.add_task(name, total=total)
+        return lambda amount: self._bars.advance(task, amount)
+
+
+def _safe(text: str, limit: int) -> Text:
+    """Data as text: no markup, no control characters, at most this many characters."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    return Text(shown if len(shown) <= limit else f"{shown[:limit]} … ({len(shown):,} characters)")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(columns[0], overflow="fold")
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    return table
+
+
+def show_outcome(outcome: Outcome, request: Request) -> None:
+    """The summary of a build."""
+    console = Console()
+    if request.raw is None:
+        console.print("Built from the sample corpus that comes with chimed; --raw DIR builds from your raw files.\n")
+    table = _table("source", *VERDICTS)
+    total = dict.fromkeys(VERDICTS, 0)
+    for source, files in outcome.counts.items():
+        row = {name: sum(counts[name] for counts in files.values()) for name in VERDICTS}
+        table.add_row(source, *(f"{row[name]:,}" for name in VERDICTS))
+        total = {name: total[name] + row[name] for name in VERDICTS}
+    table.add_section()
+    table.add_row("all", *(f"{total[name]:,}" for name in VERDICTS))
+    console.print(table)
+    stages = _table("stage", "train", "validation", "test", "folder")
+    for name, manifest in outcome.stages.items():
+        rows = manifest["rows"]
+        cells = (f"{rows[split]:,}" if split in rows else "" for split in ("train", "validation", "test"))
+        stages.add_row(name, *cells, str(request.out / name))
+    console.print()
+    console.print(stages)
+    console.print()
+    console.print(_steps(outcome))
+    _remarks(outcome, console)
+    built = sum(sum(manifest["rows"].values()) for manifest in outcome.stages.values())
+    console.print(
+        f"\nBuilt {built:,} rows in {', '.join(outcome.stages)} from {outcome.bytes / 1e6:,.1f} MB "
+        f"in {outcome.wall:.1f} s ({outcome.bytes / 1e6 / outcome.wall:.1f} MB/s). "
+        f"What became of a row: chimed why ID --out {request.out}",
+        highlight=False,
+    )
+
+
+def _steps(outcome: Outcome) -> Table:
+    table = _table("step", "seconds", "MB/s")
+    seconds: dict[str, float] = {}
+    for manifest in outcome.stages.values():
+        for step, value in manifest["seconds"].items():
+            seconds[step] = value if step in outcome.seconds else seconds.get(step, 0.0) + value
+    for step, value in seconds.items():
+        table.add_row(step, f"{value:.2f}", f"{outcome.bytes / 1e6 / max(value, 1e-3):,.1f}")
+    return table
+
+
+def _remarks(outcome: Outcome, console: Console) -> None:
+    if outcome.reasons:
+        first = sorted(outcome.reasons.items(), key=lambda entry: -entry[1])
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in first[:6])
+        console.print(f"\nrejected for: {listed}{', …' if len(first) > 6 else ''}", highlight=False)
+    if outcome.masked and any(outcome.masked.values()):
+        console.print(
+            "masked: " + ", ".join(f"{kind} {n:,}" for kind, n in outcome.masked.items() if n), highlight=False
+        )
+    if outcome.missing:
+        console.print(f"not found below the raw folder: {', '.join(outcome.missing)}", highlight=False)
+    for source, files in outcome.unread.items():
+        names = ", ".join(file.name for file in files[:2])
+        console.print(f"not read: {len(files):,} files of {source} ({names}, …)", highlight=False, markup=False)
+    if outcome.empty:
+        console.print(f"no rows for: {', '.join(outcome.empty)}", highlight=False)
+
+
+def sources(raw: Path | None) -> list[dict[str, Any]]:
+    """Every built-in source, and the state of its files below `raw`: found (how many), missing or unknown."""
+    listed = []
+    for source in discover().values():
+        state = "unknown"
+        if raw is not None:
+            files = find(source, raw)[0] if (raw / source.name).is_dir() else []
+            state = f"found {len(files)}" if files else "missing"
+        listed.append(
+            {
+                "name": source.name,
+                "title": source.title,
+                "shapes": list(source.shapes),
+                "stages": list(source.stages),
+                "license": source.license,
+                "homepage": source.homepage,
+                "files": dict(source.files),
+                "state": state,
+            }
+        )
+    return listed
+
+
+def show_sources(listed: list[dict[str, Any]]) -> None:
+    """The sources as a table."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("source", "shape", "stages", "licence", "files"):
+        table.add_column(name, overflow="fold")
+    for entry in listed:
+        cells = [entry["name"], " ".join(entry["shapes"]), " ".join(entry["stages"]), entry["license"], entry["state"]]
+        table.add_row(*cells)
+    console.print(table)
+    console.print("\nHome pages and file names: chimed sources --json; what is there: chimed sources --raw DIR")
+
+
+def sample(folder: Path, rows: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The manifest of a stage's folder and some of its rows by the seed. Raises SourceError without a manifest."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise SourceError(f"{folder}: no manifest.json, so no finished stage; name a folder such as out/sft")
+    manifest = json.loads(path.read_text())
+    table = ds.dataset([folder / name for name in manifest["files"] if name.endswith(".parquet")])
+    total = table.count_rows()
+    numbers = sorted(random.Random(seed).sample(range(total), min(rows, total)))
+    return manifest, table.take(numbers).to_pylist() if numbers else []
+
+
+def show_stage(folder: Path, manifest: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """A stage's manifest and rows, readable."""
+    console = Console()
+    table = _table("source", *manifest["rows"])
+    for source, counts in manifest["sources"].items():
+        table.add_row(source, *(f"{counts.get(split, 0):,}" for split in manifest["rows"]))
+    table.add_section()
+    table.add_row("all", *(f"{count:,}" for count in manifest["rows"].values()))
+    console.print(f"{folder}: stage {manifest['stage']}\n", highlight=False)
+    console.print(table)
+    for row in rows:
+        console.print()
+        console.rule(_safe(row["id"], 70), align="left")
+        for name, value in row.items():
+            if name in ("id", "source") or value in ("", [], None):
+                continue
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                for turn in value:
+                    console.print(Text(f"[{name}: {turn['role']}] ", "bold").append(_safe(turn["content"], 600)))
+            else:
+                shown = "\n  ".join(value) if isinstance(value, list) else str(value)
+                console.print(Text(f"[{name}] ", "bold").append(_safe(shown, 1200)))
+
+
+def explain(out: Path, name: str) -> list[dict[str, Any]]:
+    """The ledger's rows of an id or raw row, with the reason in words. Raises SourceError when there is none."""
+    found: list[dict[str, Any]] = look_up(out / "ledger.parquet", name).to_pylist()
+    if not found:
+        raise SourceError(
+            f"{out / 'ledger.parquet'}: no row {name!r}; an id is source/file#row, as the stages' id column has it"
+        )
+    for row in found:
+        row["meaning"] = _MEANINGS[row["verdict"]].format(by=row["by"], detail=row["detail"])
+        if row["verdict"] == "rejected":
+            row["meaning"] = REASONS.get(row["reason"], row["meaning"])
+    return found
+
+
+_MEANINGS = {
+    "kept": "in every stage that takes it by the recipe's shares and caps",
+    "rejected": "gave no record",
+    "repeated": "the same text as {by} ({detail}), which ranks before it",
+    "leaked": "overlaps the evaluation item {by} ({detail}), so it must not train",
+}
+
+
+def show_explained(found: list[dict[str, Any]]) -> None:
+    """What became of rows, one line each."""
+    console = Console()
+    for row in found:
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        detail = f"; {row['detail']}" if row["verdict"] == "rejected" and row["detail"] else ""
+        console.print(_safe(f"{row['id']}: {row['verdict']}{reason}: {row['meaning']}{detail}", 1000))

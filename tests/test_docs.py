@@ -1,0 +1,172 @@
+"""The documents say what is there: commands, options, links, sources and examples."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from chimed.recipe import load_recipe
+from chimed.sources import discover
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def fences(page: Path, language: str) -> list[str]:
+    return [code for name, code in FENCE.findall(text(page)) if name == language]
+
+
+def code_lines(page: Path) -> list[str]:
+    """Every line of code on a page, shell lines that end in a backslash joined."""
+    blocks = [code.replace("\\\n", " ") for name, code in FENCE.findall(text(page)) if name in ("", "bash", "console")]
+    return [line for block in blocks for line in block.splitlines()] + SPAN.findall(FENCE.sub("", text(page)))
+
+
+@cache
+def help_of(program: str, command: str = "") -> str:
+    code = f"from {program}.cli import main; main()"
+    arguments = [sys.executable, "-c", code, *([command] if command else []), "--help"]
+    wide = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return subprocess.run(arguments, capture_output=True, text=True, check=True, env=wide).stdout
+
+
+def commands(program: str) -> set[str]:
+    _, _, listed = help_of(program).partition("Commands")
+    return set(re.findall(r"^\W*([a-z]+)\s", listed, re.MULTILINE))
+
+
+@EACH_PAGE
+def test_commands_and_options_exist(page: Path) -> None:
+    for line in code_lines(page):
+        for program, command, rest in re.findall(r"(?:^|[\s/])(chimed|qilin) ([a-z]+)\b([^&|;]*)", line):
+            assert command in commands(program), f"{line!r}: {program} has no command {command}"
+            for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
+                assert option in help_of(program, command), f"{line!r}: {program} {command} has no option {option}"
+
+
+@EACH_PAGE
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), re.MULTILINE))
+    named = {name for line in code_lines(page) for name in re.findall(r"(?:^|\s)make ([a-z-]+)", line)}
+    assert named <= targets
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", text(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@EACH_PAGE
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCE.sub("", text(page))):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        goal = (page.parent / target).resolve() if target else page
+        assert goal.exists(), f"{link}: no such file"
+        assert not anchor or anchor in anchors(goal), f"{link}: no such heading"
+
+
+def source_table() -> str:
+    """The README's table of sources, made from the first sentence of each source's file."""
+    lines = ["| source | what | licence |", "|---|---|---|"]
+    for name, source in discover().items():
+        about = str(import_module(f"chimed.sources.{name.replace('-', '_')}").__doc__).strip()
+        what = re.split(r"\.(?:\s|$)", " ".join(about.split()), maxsplit=1)[0]
+        lines.append(f"| `{name}` | {what} | {source.license.replace('unknown', 'none stated')} |")
+    return "\n".join(lines)
+
+
+def test_readme_lists_every_source() -> None:
+    readme = ROOT / "README.md"
+    found = re.search(r"^\| source \|.*?(?=\n\n)", text(readme), re.MULTILINE | re.DOTALL)
+    assert found
+    if os.environ.get("UPDATE_GOLDEN"):
+        readme.write_text(text(readme).replace(found[0], source_table()), encoding="utf-8")
+    else:
+        assert found[0] == source_table(), "run `make golden`"
+
+
+def test_readme_lists_every_command() -> None:
+    assert set(re.findall(r"^\| `chimed ([a-z]+)\b[^`]*` \|", text(ROOT / "README.md"), re.MULTILINE)) == commands(
+        "chimed"
+    )
+
+
+def test_the_set_up_commands_of_the_readme_are_what_ci_runs() -> None:
+    first, second, *_ = (code.strip() for code in fences(ROOT / "README.md", "bash"))
+    script = text(ROOT / ".ci" / "run")
+    assert f"\n{first}\n" in script
+    assert second == "make test"
+    assert second in script
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the sample corpus was built into `out`, as the README does."""
+    folder = tmp_path_factory.mktemp("docs")
+    code = "from chimed.cli import main; main()"
+    command = [sys.executable, "-c", code, "build", "--stage", "all", "--out", "out"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+RUN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = [
+    pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in RUN
+    for number, code in enumerate(fences(page, "python"), 1)
+]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_examples_run(code: str, built: Path) -> None:
+    away = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(built / "cache"), "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=built, capture_output=True, text=True, check=False, env=away
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
+    """The steps of CONTRIBUTING.md, word for word, on a copy of what they touch."""
+    guide = ROOT / "CONTRIBUTING.md"
+    shutil.copytree(ROOT / "chimed", tmp_path / "chimed", ignore=shutil.ignore_patterns("__pycache__"))
+    golden = tmp_path / "tests" / "golden"
+    (golden / "clinic-qa").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "golden" / "test_golden.py", golden)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "chimed" / "sources" / "clinic_qa.py").write_text(fences(guide, "python")[0], encoding="utf-8")
+    (golden / "clinic-qa" / "train.csv").write_text(fences(guide, "csv")[0], encoding="utf-8")
+    for update in ("1", ""):
+        there = {**os.environ, "PYTHONPATH": str(tmp_path), "UPDATE_GOLDEN": update}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/golden"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=there)
+        assert done.returncode == 0, done.stdout
+    expected = [json.loads(line) for line in text(golden / "clinic-qa" / "expected.jsonl").splitlines()]
+    assert [line["key"] for line in expected] == ["train.csv#1", "train.csv#2"]
+    assert expected[0]["department"] == "内科"
+    assert expected[1]["reject"] == "no-answer"
+
+
+def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
+    (recipe := tmp_path / "recipe.yaml").write_text(fences(ROOT / "CONTRIBUTING.md", "yaml")[0], encoding="utf-8")
+    assert [item.source.name for item in load_recipe(recipe).ingredients] == ["clinic-qa"]

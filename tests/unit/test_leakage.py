@@ -1,0 +1,155 @@
+"""Overlap with an evaluation set: the rule, its numbers against a naive count, and the file of an index."""
+
+import pickle
+import random
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chimed import leakage
+from chimed.errors import SourceError
+from chimed.leakage import GRAM, MIN_GRAMS, RUN, RUN_PART, SHARE, Hits, Index
+
+
+def han(count: int, seed: int) -> str:
+    return "".join(map(chr, random.Random(seed).choices(range(0x4E00, 0x9FA5), k=count)))
+
+
+QUESTION = "急性肾小球肾炎患者出现水肿的最主要病理生理基础是"
+LONG = han(120, 1)
+
+
+def check(evaluation: list[str], rows: list[str], owner: list[int] | None = None) -> Hits:
+    owners = np.arange(len(evaluation)) if owner is None else np.array(owner)
+    return Index.build(pa.array(evaluation, pa.string()), owners).check(pa.array(rows, pa.string()))
+
+
+def test_an_equal_text_leaks_however_short() -> None:
+    hits = check(["正确的是", QUESTION], ["正确的是", QUESTION, "下列正确的是", ""])
+    assert hits.exact.tolist() == hits.leak.tolist() == [True, True, False, False]
+    assert hits.item.tolist() == [0, 1, -1, -1]
+    assert hits.share.tolist() == [1, 1, 0, 0]
+    assert hits.run.tolist() == [4, len(QUESTION), 0, 0]
+
+
+def test_a_question_inside_a_row_leaks_unless_it_is_short() -> None:
+    hits = check([QUESTION], [f"请回答{QUESTION}什么", QUESTION[:12], QUESTION[4:], f"{QUESTION[:9]}与{QUESTION[15:]}"])
+    assert hits.leak.tolist() == [True, False, False, False]
+    assert not hits.exact.any()
+    short = QUESTION[: GRAM + MIN_GRAMS - 2]
+    hits = check([short], [f"请回答{short}什么", short])
+    assert hits.share.tolist() == [1, 1]
+    assert hits.leak.tolist() == [False, True]
+    assert check([QUESTION[: GRAM + MIN_GRAMS - 1]], [f"答{QUESTION}"]).leak.tolist() == [True]
+
+
+def test_a_long_run_leaks_if_it_is_half_of_the_text() -> None:
+    hits = check([LONG], [han(30, 2) + LONG[10:70] + han(30, 3), LONG[10:69], LONG[:58] + LONG[70:119]])
+    assert hits.leak.tolist() == [True, False, True]
+    assert hits.run.tolist() == [60, 59, 58]
+    assert check([LONG[:90]], [LONG[: RUN - 1], LONG[:RUN]]).leak.tolist() == [False, True]
+
+
+def test_a_leak_wins_over_a_higher_share_of_a_short_text() -> None:
+    short = "心房颤动患者宜用"
+    hits = check([short, LONG], [short + LONG[:70]])
+    assert (hits.item[0], hits.run[0], bool(hits.leak[0])) == (1, 70, True)
+    assert check([short], [short + LONG[:70]]).share.tolist() == [1.0]
+
+
+def test_texts_of_one_item_and_ties() -> None:
+    assert check([LONG, QUESTION, QUESTION], [f"问{QUESTION}"], owner=[4, 9, 7]).item.tolist() == [7]
+    assert check([QUESTION, QUESTION], [QUESTION], owner=[9, 7]).item.tolist() == [7]
+
+
+def test_grams_do_not_cross_from_one_text_to_the_next() -> None:
+    hits = check([QUESTION[:12], QUESTION[12:]], [QUESTION])
+    assert hits.run.tolist() == [len(QUESTION) - 12]
+
+
+def test_the_stronger_of_two_hits() -> None:
+    index = Index.build(pa.array([QUESTION, "正确的是", LONG]), np.arange(3))
+    whole = index.check(pa.array([QUESTION + LONG[:9], "正确的是吗", LONG[:20], "无关"]))
+    asked = index.check(pa.array([LONG[:9], "正确的是", LONG[:10], "无关"]))
+    for joined in (whole.stronger(asked), asked.stronger(whole)):
+        assert joined.item.tolist() == [0, 1, 2, -1]
+        assert joined.leak.tolist() == [True, True, False, False]
+        assert joined.run.tolist() == [len(QUESTION), 4, 20, 0]
+
+
+def naive(texts: list[str], row: str) -> list[tuple[bool, float, int]]:
+    """(leak, share, run) of the row with each text, by sets and by trying every piece."""
+    own, found = {row[i : i + GRAM] for i in range(len(row) - GRAM + 1)}, []
+    for text in texts:
+        grams = {text[i : i + GRAM] for i in range(len(text) - GRAM + 1)}
+        pieces = (j - i for i in range(len(text)) for j in range(i + GRAM, len(text) + 1) if text[i:j] in row)
+        share, run = len(grams & own) / max(len(grams), 1), max(pieces, default=0)
+        leak = (share >= SHARE and len(grams) >= MIN_GRAMS) or (run >= RUN and run >= RUN_PART * len(text))
+        if text and text == row:
+            leak, share, run = True, 1.0, len(text)
+        found.append((leak, float(np.float32(share)), run))
+    return found
+
+
+REPETITIVE = st.text("病气", max_size=70)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(REPETITIVE, min_size=1, max_size=5), st.lists(REPETITIVE, max_size=3), st.data())
+def test_numbers_are_those_of_a_naive_count(texts: list[str], rows: list[str], data: st.DataObject) -> None:
+    """Two letters only: grams repeat inside a text, so that runs and distinct counts are put to the test."""
+    rows = [*rows, data.draw(st.sampled_from(texts)), data.draw(st.sampled_from(texts)) + "气"]
+    hits = check(texts, rows)
+    for number, row in enumerate(rows):
+        expected = naive(texts, row)
+        best = max(expected)
+        if best[1] == 0:
+            assert hits.item[number] == -1
+        else:
+            assert (bool(hits.leak[number]), float(hits.share[number]), int(hits.run[number])) == best
+            assert hits.item[number] == expected.index(best)
+        assert hits.exact[number] == (row in texts and row != "")
+
+
+def test_batches_slices_and_copies_of_the_index_agree(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    evaluation = [han(rng.randint(3, 60), seed) for seed in range(300)]
+    rows = pa.array([rng.choice(evaluation)[rng.randint(0, 3) :] + han(20, seed) for seed in range(500)])
+    index = Index.build(pa.array(evaluation), np.arange(300) // 2)
+    index.save(tmp_path / "index.npz")
+    expected = index.check(rows)
+    assert expected.leak.any()
+    assert not expected.leak.all()
+    for other in (Index.load(tmp_path / "index.npz"), pickle.loads(pickle.dumps(index))):
+        parts = [other.check(part) for part in (rows[:1], rows[1:1], rows[1:333], rows[333:])]
+        for field in fields(Hits):
+            joined = np.concatenate([getattr(part, field.name) for part in parts])
+            assert (joined == getattr(expected, field.name)).all()
+
+
+def test_an_index_of_nothing_finds_nothing() -> None:
+    for evaluation in ([], [""], ["正确"]):
+        assert not check(evaluation, ["", QUESTION]).leak.any()
+
+
+def test_a_foreign_file_is_an_error_and_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "index.npz"
+    for content in (b"", b"PK\x03\x04 broken", pickle.dumps({"gram": GRAM})):
+        path.write_bytes(content)
+        with pytest.raises(SourceError, match="not a leakage index"):
+            Index.load(path)
+    np.savez(path, gram=np.array([{"an": "object"}], dtype=object))
+    with pytest.raises(SourceError, match="build it again"):
+        Index.load(path)
+    with pytest.raises(SourceError):
+        Index.load(tmp_path / "missing.npz")
+    index = Index.build(pa.array([QUESTION]), np.zeros(1, int))
+    index.save(path)
+    monkeypatch.setattr(leakage, "GRAM", 13)
+    with pytest.raises(SourceError):
+        Index.load(path)

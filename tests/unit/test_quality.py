@@ -1,0 +1,128 @@
+"""Every reason fires on a row made for it, and rows that only look like it are kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chimed.quality import REASONS, verdicts
+from chimed.records import Body, Dialogue, Exam, Fact, Passage, Preference, Record, Turn, shape_of, to_table
+
+FIVE = ("出血", "感染", "缺氧", "中毒", "外伤")
+
+
+def qa(question: str, answer: str) -> Dialogue:
+    return Dialogue((Turn("user", question), Turn("assistant", answer)))
+
+
+def exam(**changes: Any) -> Exam:
+    return Exam(**{"question": "休克最常见的原因是", "options": FIVE, "answer": "A", **changes})
+
+
+def pair(chosen: str, rejected: str) -> Preference:
+    return Preference((Turn("user", "孩子发烧怎么办？"),), chosen, rejected)
+
+
+def reasons(*bodies: Body) -> list[str | None]:
+    shape = shape_of(bodies[0])
+    rows = [Record("made", f"up#{number}", "train", body) for number, body in enumerate(bodies)]
+    result: list[str | None] = verdicts(shape, to_table(shape, rows)).to_pylist()
+    return result
+
+
+REJECTED: list[tuple[str, Body]] = [
+    ("empty-text", Passage(" \n")),
+    ("empty-text", Exam("", FIVE, "A")),
+    ("empty-text", exam(options=("出血", " "))),
+    ("empty-text", Fact("百日咳", "症状", "")),
+    ("placeholder", Passage("暂无相关资料。")),
+    ("placeholder", qa("慢性胃炎怎么治疗？", "【暂无】")),
+    ("placeholder", qa("无", "注意休息，按时服药，定期复查血压。")),
+    ("placeholder", exam(question="请等待更新")),
+    ("placeholder", Fact("百日咳", "治愈率", "不详", "疾病", "text")),
+    ("answer-is-url", qa("慢性胃炎怎么治疗？", "http://example.org/qa/17.html")),
+    ("too-short", Passage("第一章总论")),
+    ("too-short", qa("头痛", "休息")),
+    ("not-chinese", qa("What is the first sign of shock?", "A fast pulse, most of the time.")),
+    ("not-chinese", exam(question="The most common cause of shock is", options=("bleeding", "sepsis"))),
+    ("mostly-symbols", Passage("目录………………………………………………………………12")),
+    ("repeated-text", Passage("请按时服药。" * 40)),
+    ("repeated-text", qa("孩子发烧怎么办？", "好的" * 60)),
+    ("answer-repeats-question", qa("孩子发烧怎么办呢？", "孩子发烧，怎么办呢")),
+    ("too-few-options", exam(options=("出血",))),
+    ("duplicate-options", exam(options=("出血", "感染", "出 血"))),
+    ("answer-not-an-option", exam(answer="F")),
+    ("answer-not-an-option", exam(answer="")),
+    ("answer-not-an-option", exam(answer="b")),
+    ("refers-to-figure", exam(question="胸部平片如图所示，最可能的诊断是")),
+    ("refers-to-figure", exam(question="图中所示药材的产地是")),
+    ("refers-to-figure", exam(question="超声检查见图1（暂无图），诊断是")),
+    ("chosen-equals-rejected", pair("多喝水，观察体温。", "多喝水 观察体温")),
+    ("noise-entity", Fact("百日咳", "症状", "发热伴咳嗽、咯...", "疾病", "症状")),
+    ("noise-entity", Fact("百日咳", "检查", "查看更多", "疾病", "检查")),
+    ("noise-entity", Fact("百日咳", "常用药物", "12", "疾病", "药品")),
+    ("noise-entity", Fact("@百日咳@", "科室", "儿科", "疾病", "科室")),
+    ("entity-is-url", Fact("百日咳", "常用药物", "见http://example.org/药", "疾病", "药品")),
+    ("self-loop", Fact("呼吸衰竭", "症状", "呼吸衰竭", "疾病", "症状")),
+    (
+        "entity-is-sentence",
+        Fact("喉异物", "治疗方法", "严重的需要手术治疗。没有条件的先行气管切开", "疾病", "治疗方法"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "body"), REJECTED)
+def test_reason(reason: str, body: Body) -> None:
+    assert reasons(body) == [reason]
+
+
+KEPT: list[Body] = [
+    Passage("百日咳是由百日咳杆菌引起的急性呼吸道传染病。"),
+    Passage("本病暂无特效疗法，以对症治疗为主。"),
+    qa("写一个求和函数", "def total(numbers):\n    return sum(number for number in numbers if number)"),
+    qa("以下两句意思相同吗？“胃疼怎么办”“胃痛怎么治”", "是"),
+    qa("哪里可以查到药品说明书？", "可以在 https://example.org 查询，也可以问药师。"),
+    exam(question="急性心肌梗死的心电图示", options=("ST段抬高", "T波倒置")),
+    exam(question="脉会是", options=("太渊", "绝骨")),
+    exam(options=("<5%", ">5%")),
+    exam(question="前间壁心肌梗死的心电图中可见", answer="BD"),
+    pair("多喝水，观察体温。", "不用管。"),
+    Fact("百日咳", "治愈率", "98%", "疾病", "text"),
+    Fact("百日咳", "概述", "百日咳是传染病。多见于小儿！病程可达数月。", "疾病", "text"),
+    Fact("COVID-19", "检查", "PCR", "疾病", "检查"),
+]
+
+
+@pytest.mark.parametrize("body", KEPT)
+def test_kept(body: Body) -> None:
+    assert reasons(body) == [None]
+
+
+def test_every_reason_is_tested_and_explained() -> None:
+    assert {reason for reason, _ in REJECTED} == set(REASONS)
+    assert all(text.endswith(".") and "\n" not in text for text in REASONS.values())
+
+
+def test_the_first_reason_of_the_list_wins() -> None:
+    assert reasons(exam(options=("出血", "出血"), answer="Z", question="如图所示")) == ["duplicate-options"]
+
+
+def test_a_row_is_judged_alone() -> None:
+    for shape in ("passage", "dialogue", "exam", "preference", "fact"):
+        bodies = [body for _, body in REJECTED if shape_of(body) == shape]
+        bodies += [body for body in KEPT if shape_of(body) == shape]
+        assert reasons(*bodies) == [reasons(body)[0] for body in bodies]
+        rows = to_table(shape, [Record("made", str(n), "train", body) for n, body in enumerate(bodies)])
+        assert verdicts(shape, rows.slice(1)).to_pylist() == reasons(*bodies)[1:]
+        assert verdicts(shape, rows.slice(0, 0)).to_pylist() == []
+
+
+def test_real_graph_loses_little(raw: Path) -> None:
+    import json
+
+    from chimed.sources.xywy_kg import SOURCE
+
+    rows = json.loads((raw / "xywy-kg" / "medical_0.json").read_text("utf-8")).values()
+    bodies = [body for row in rows if isinstance(row, dict) and row.get("gaishu_info") for body in SOURCE.parse(row)]
+    found = reasons(*bodies)
+    assert sum(reason is not None for reason in found) < 0.01 * len(found)
