@@ -20,8 +20,11 @@ class RecipeError(ChimedError, ValueError):
     """A recipe that cannot be built; `faults` holds every fault, one sentence each."""
 
     def __init__(self, where: str, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
+        self.where, self.faults = where, tuple(faults)
         super().__init__("\n".join(f"{where}: {fault}" for fault in self.faults))
+
+    def __reduce__(self) -> tuple[type["RecipeError"], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.where, self.faults)  # so that it survives the way back from a worker process
 
 
 class SourceError(ChimedError, ValueError):
@@ -35,6 +38,9 @@ class RowError(ChimedError, ValueError):
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)
 
 
 class BuildError(ChimedError, RuntimeError):

@@ -20,15 +20,7 @@ from chimed.errors import SourceError
 from chimed.records import SHAPES
 
 VERDICTS = ("kept", "rejected", "repeated", "leaked")
-_WORD = pa.dictionary(pa.int32(), pa.string())
-LEDGER = pa.schema(
-    [
-        ("id", pa.string()),
-        *((name, _WORD) for name in ("source", "file", "verdict", "reason")),
-        ("by", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+LEDGER = pa.schema([(name, pa.string()) for name in ("id", "source", "file", "verdict", "reason", "by", "detail")])
 Counts = dict[str, dict[str, dict[str, int]]]
 
 
@@ -58,11 +50,10 @@ def write(
 
 def _rows(part: Prepared, units: pa.Table, verdict: npt.NDArray[np.int8], by: pa.Array, detail: pa.Array) -> pa.Table:
     def constant(value: str) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(np.zeros(len(units), np.int32), pa.array([value]))
+        return pa.array([value]).take(pa.array(np.zeros(len(units), np.int8)))
 
-    verdicts = pa.DictionaryArray.from_arrays(verdict.astype(np.int32), pa.array(VERDICTS))
-    columns = [units["id"], constant(part.source), constant(part.file), verdicts]
-    columns += [units["reason"].combine_chunks().dictionary_encode(), by, detail]
+    verdicts = pa.array(VERDICTS).take(pa.array(verdict))
+    columns = [units["id"], constant(part.source), constant(part.file), verdicts, units["reason"], by, detail]
     return pa.Table.from_arrays(columns, schema=LEDGER)
 
 

@@ -168,6 +168,8 @@ def _narrow() -> Table:
     identity = own()
     table = identity.copy()
     table[0xFF01:0xFF5F] = identity[0x21:0x7F]
+    stops = [ord(c) for c in "！，；？"]  # these end a web address, unlike their narrow forms
+    table[stops] = identity[stops]
     table[[ord(c) for c in "—–−‐"]] = identity[ord("-")]
     table[0x3000] = identity[ord(" ")]
     return table

@@ -27,7 +27,7 @@ SMALL = 16  # rows of a bucket that is compared pair by pair
 ROUNDS = 128  # rows of a large bucket that are compared with all others
 PATIENCE = 8  # comparisons a row that a large bucket may spend before it absorbs anything
 REWARD = 64  # further comparisons for each row absorbed
-PENDING = 4  # pairs a row that wait for verification at most
+PENDING = 2  # pairs a row that wait for verification at most
 BATCH = 8192  # pairs whose texts are read together
 
 _ONE, _LOW, _HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -278,7 +278,8 @@ class _Graph:
 
 
 def _union(one: UInt64, two: UInt64) -> UInt64:
-    merged = np.sort(np.concatenate([one, two]))  # np.union1d hashes, at three times the cost
+    merged = np.concatenate([one, two])
+    merged.sort()  # np.union1d hashes, at three times the cost
     found: UInt64 = merged[np.concatenate([merged[:1] == merged[:1], merged[1:] != merged[:-1]])]
     return found
 

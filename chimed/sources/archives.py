@@ -216,14 +216,15 @@ def is_workbook(names: set[str]) -> bool:
 
 def _decoded(info: zipfile.ZipInfo) -> str:
     """A member's name as its author wrote it: without the flag for UTF-8, Chinese zips hold UTF-8 or GB18030."""
-    names = [info.filename]
+    name = info.filename
     if not info.flag_bits & 0x800:
-        for encoding in ("gb18030", "utf-8"):
-            with suppress(UnicodeError):
-                names.append(info.filename.encode("cp437").decode(encoding))
-    # GB18030 takes nearly any bytes: what holds no common character of Chinese was never written in it.
-    plain = len(names) == 2 and names[1].encode("gb2312", "ignore").isascii()
-    return normalize("NFC", names[0 if plain else -1].replace("\\", "/"))
+        with suppress(UnicodeError):
+            # GB18030 takes nearly any bytes: what holds no common character of Chinese was never written in it.
+            chinese = name.encode("cp437").decode("gb18030")
+            name = name if chinese.encode("gb2312", "ignore").isascii() else chinese
+        with suppress(UnicodeError):
+            name = info.filename.encode("cp437").decode("utf-8")
+    return normalize("NFC", name.replace("\\", "/"))
 
 
 def refusal(info: zipfile.ZipInfo) -> RowError | None:

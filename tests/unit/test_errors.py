@@ -1,6 +1,7 @@
 """The error trees: what the command line may catch, and what a message says."""
 
 import inspect
+import pickle
 from types import ModuleType
 
 import pytest
@@ -42,3 +43,9 @@ def test_a_row_error_carries_its_reason() -> None:
     assert str(RowError("no-answer", "found '无'")) == "no-answer: found '无'"
     assert str(RowError("no-answer")) == "no-answer"
     assert RowError("no-answer", "found '无'").reason == "no-answer"
+
+
+def test_errors_survive_the_way_back_from_a_worker() -> None:
+    for raised in (RecipeError("a.yaml", ["near: above 1"]), RowError("no-answer", "found '无'")):
+        again = pickle.loads(pickle.dumps(raised))
+        assert (type(again), str(again), vars(again)) == (type(raised), str(raised), vars(raised))
