@@ -218,8 +218,8 @@ def _prepare_all(
             if entry.split == split:
                 for piece in slices(entry.ingredient.source, entry.file):
                     folder = work / "parts" / _digest(entry.digest, piece.start, piece.stop, index and index.name)
-                    rank = entry.ingredient.rank
-                    tasks.append(Part(request.recipe, rank, piece, entry.print, entry.split, folder, index))
+                    whose = (request.recipe, request.loaded.digest, entry.ingredient.rank)
+                    tasks.append(Part(*whose, piece, entry.print, entry.split, folder, index))
                     places.append(place)
         results: dict[int, dict[str, Any]] = {}
         for number, result in pool.map(prepare, tasks):

@@ -8,7 +8,7 @@ at first use.
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+Strings: TypeAlias = pa.StringArray | pa.LargeStringArray | pa.ChunkedArray
 Bytes = npt.NDArray[np.uint8]
 Table = npt.NDArray[np.uint64]
 
@@ -175,7 +176,7 @@ def _mark(kind: Bytes, need: Bytes, traditional: str) -> None:
         kind[low : high + 1] = LATIN
     for value, chars in _KIND_OF.items():
         kind[[ord(c) for c in chars]] = value
-    for step, chars in ((RESIDUE, "搜详击"), (SCRIPT, traditional)):
+    for step, chars in ((RESIDUE, "搜"), (SCRIPT, traditional)):
         need[[ord(c) for c in chars]] |= step
 
 
@@ -195,6 +196,13 @@ def _pairs() -> Bytes:
 
 
 PAIRS = _pairs()
+
+
+def whole(texts: Strings) -> pa.StringArray:
+    """The column as one array with 32-bit offsets."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
+    return texts if texts.type == pa.string() else texts.cast(pa.string())
 
 
 def buffers(texts: pa.StringArray) -> tuple[npt.NDArray[np.int32], Bytes]:
@@ -234,13 +242,17 @@ def _opens(code: Any, after: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _closes(code: Any) -> Any:
-    """What the last character of a line may be the end of: a link (大图 更多 详情 全文 全部 >>) or an empty field (无)."""
-    return RESIDUE if code in (0x3E, 0xBB, 0x56FE, 0x591A, 0x5F00, 0x60C5, 0x6587, 0x65E0, 0x90E8) else 0
+def _closes(last: Any, before: Any) -> Any:
+    """Whether a line may end with a link (大图 更多 详情 全文 全部 >>) or an empty field (，无)."""
+    if last == 0x65E0:
+        return RESIDUE if before in (0x20, 0x2C, 0xFF0C) else 0
+    if last in (0x56FE, 0x591A, 0x60C5, 0x6587, 0x90E8):
+        return RESIDUE if before in (0x5927, 0x66F4, 0x8BE6, 0x5168, 0x539F) else 0
+    return RESIDUE if last in (0x3E, 0xBB, 0x770B, 0x5F00) else 0
 
 
 @njit(cache=True, nogil=True)
-def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:
+def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # noqa: PLR0912 - one pass for every step
     """Per row, which steps it needs: the bits above."""
     needs = np.zeros(len(offsets) - 1, np.uint16)
     for row in range(len(needs)):
@@ -249,7 +261,7 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:
         before: Any = np.int64(START)
         last: Any = np.int64(START)
         code: Any = np.int64(0)
-        solid = latin = beyond = han = kana = np.int64(0)
+        solid = prior = latin = beyond = han = kana = np.int64(0)
         while i < end:
             code, size = decode(data, i)
             this = np.int64(OTHER)
@@ -262,6 +274,8 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:
             if code < 0x80:
                 if code in (0x26, 0x3C, 0x5B, 0x5C) and i + 1 < end:
                     found |= _opens(code, np.int64(data[i + 1]))
+                if code == 0x5D and solid == 0x7EC6:
+                    found |= RESIDUE  # [详细]
                 if this == BLANK and last == HAN and before == BLANK:
                     found |= ARRANGE  # perhaps letter-spaced
                 if code == 0x60 or (last == LINE and this == BLANK and solid in (0x3A, 0x3B, 0x7B)):
@@ -272,16 +286,19 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:
                 beyond += 1
                 han += this == HAN
                 kana += this == KANA
+                if code == 0x51FB and solid == 0x70B9:
+                    found |= RESIDUE  # 点击
             if this != LINE:
+                prior = solid
                 solid = code
             elif last != LINE:
-                found |= _closes(solid)
+                found |= _closes(solid, prior)
             before = last
             last = this
             i += size
         if last in (BLANK, LINE, PAUSE, PAUSE_ASCII):
             found |= ARRANGE
-        found |= _closes(solid)
+        found |= _closes(solid, prior)
         if latin >= 4 and not beyond:
             found |= GARBLED
         if 20 * kana > han:

@@ -4,7 +4,7 @@ An `Index` holds the character grams of folded evaluation texts; `check` gives f
 text it overlaps most, by how much, and whether that is a leak by the one rule below.
 
 What to index: the question of every item (without its options: sibling items share those), and reference answers. What
-to check: the whole text of a row, and its question alone, joined by `Hits.stronger`. Half of the questions of Chinese
+to check: every text of a row on its own, the question, each turn, the passage. Half of the questions of Chinese
 licensing exams are shorter than 17 characters; so short a question is found where a row's question equals it, not
 where a passage happens to contain it. A gram of 8 characters leaves a question of median length 10 grams to match; one
 of 13, usual for English words, would leave 5, and a single changed character would take them all.
@@ -166,15 +166,6 @@ class Hits:
     run: Int32
     exact: npt.NDArray[np.bool_]
     leak: npt.NDArray[np.bool_]
-
-    def stronger(self, other: "Hits") -> "Hits":
-        """Row by row the stronger of two hits: those of a whole text and of its question alone, say."""
-        take, tied = np.zeros(len(self.item), np.bool_), np.ones(len(self.item), np.bool_)
-        for field, sign in (("leak", 1), ("share", 1), ("run", 1), ("item", -1)):
-            gain = sign * (getattr(other, field).astype(np.float64) - getattr(self, field))
-            take |= tied & (gain > 0)
-            tied &= gain == 0
-        return Hits(*(np.where(take, getattr(other, f.name), getattr(self, f.name)) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Part:
     """
 
     recipe: Path | None
+    digest: str  # of the recipe
     rank: int
     slice: Slice
     print: Fingerprint
@@ -62,8 +63,11 @@ class Part:
 
 
 @lru_cache(maxsize=1)
-def _loaded(recipe: Path | None) -> Loaded:
-    return load_recipe(recipe)
+def _loaded(recipe: Path | None, digest: str) -> Loaded:
+    loaded = load_recipe(recipe)
+    if loaded.digest != digest:
+        raise SourceError(f"{recipe}: changed while the build ran; run it again")
+    return loaded
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +105,7 @@ class _Work:
     """The state of one part: the units and records of the batch at hand, open files, counts."""
 
     def __init__(self, part: Part, folder: Path) -> None:
-        loaded = _loaded(part.recipe)
+        loaded = _loaded(part.recipe, part.digest)
         self.part, self.folder, self.script = part, folder, loaded.recipe.script
         self.source = loaded.ingredients[part.rank].source
         self.index = _index(part.index) if part.index else None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from chimed.characters import Table, buffers, decode, own, rewritten, scatter
+from chimed.characters import Strings, Table, buffers, decode, own, rewritten, scatter, whole
 
 PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,7 +32,7 @@ PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def mask(texts: pa.StringArray | pa.ChunkedArray) -> tuple[pa.StringArray, dict[str, pa.Int32Array]]:
+def mask(texts: Strings) -> tuple[pa.StringArray, dict[str, pa.Int32Array]]:
     """The texts with personal data replaced, and by kind how many were replaced in each row.
 
     Kinds are the keys of `PLACEHOLDERS`, in the order they are looked for. Masking a masked text changes nothing.
@@ -43,8 +43,7 @@ def mask(texts: pa.StringArray | pa.ChunkedArray) -> tuple[pa.StringArray, dict[
     >>> counts["mobile"].to_pylist()
     [1, 0]
     """
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
+    texts = whole(texts)
     counts = {kind: np.zeros(len(texts), np.int32) for kind in PLACEHOLDERS}
     signs = _scan(*buffers(texts), _ROLES)
     rows = np.flatnonzero(signs)
@@ -185,7 +184,7 @@ _AREA = r"(?:10|2[0-57-9]|[3-9]\d\d)"  # of the 0 that begins an area code
 _SUBSCRIBER = rf"{_S}?(?:\d{{7,8}}|\d{{3,4}}{_S}\d{{4}})(?:(?:转|-|ext\.?)\s?\d{{1,5}}(?!\d))?"
 _URL = r"[!#-&*-;=?-Z^_a-z~%]"
 _URL_END = r"[#-&*+/-9=@-Z^_a-z~%-]"
-_LABEL = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)"
+_LABEL = r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)"
 
 # What stands before a number that names a thing, not a person.
 _CODED = re.compile(
@@ -289,19 +288,19 @@ def is_id_number(digits: str) -> bool:
 _PATTERNS: tuple[tuple[int, str, re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = tuple(
     (sign, kind, re.compile(pattern, flags | re.ASCII), personal)
     for sign, kind, pattern, flags, personal in (
-        (_WEB, "url", rf"(?P<it>(?:https?|ftp)://{_URL}*{_URL_END})", re.IGNORECASE, _is_personal),
-        (_AT, "email", rf"(?P<it>[a-z0-9][a-z0-9._%+-]*@{_LABEL}+[a-z]{{2,}})", re.IGNORECASE, _is_personal),
+        (_WEB, "url", rf"(?P<it>(?:https?|Https?|HTTPS?|ftp)://{_URL}*{_URL_END})", 0, _is_personal),
+        (_AT, "email", rf"(?P<it>[a-z0-9][a-z0-9._%+-]{{0,63}}@{_LABEL}+[a-z]{{2,24}})", re.IGNORECASE, _is_personal),
         (
             _WEB,
             "url",
-            rf"(?<![a-z0-9])(?P<it>www\.{_LABEL}+[a-z]{{2,}}(?:[/?:]{_URL}*{_URL_END}|/)?)",
-            re.IGNORECASE,
+            rf"(?P<it>[wW](?<![A-Za-z0-9].)[wW]{{2}}\.(?i:{_LABEL}+[a-z]{{2,}})(?:[/?:]{_URL}*{_URL_END}|/)?)",
+            0,
             _is_personal,
         ),
         (
             _WEB,
             "url",  # a bare domain: lower case, for "blood.Com" is a missing blank
-            rf"(?P<it>[a-z0-9](?<![A-Za-z0-9@./_-].)(?:[a-z0-9-]*[a-z0-9])?\.{_LABEL}*(?:com|cn|net|org|gov|edu|info)(?:/{_URL}*{_URL_END}|/)?)(?![A-Za-z0-9_@-]|\.[a-z])",
+            rf"(?P<it>[a-z0-9](?<![A-Za-z0-9@./_-].)(?:[a-z0-9-]{{0,61}}[a-z0-9])?\.{_LABEL}*(?:com|cn|net|org|gov|edu|info)(?:/{_URL}*{_URL_END}|/)?)(?![A-Za-z0-9_@-]|\.[a-z])",
             0,
             lambda match: re.search(r"[a-z]", match["it"].rpartition(".")[0]) is not None,
         ),
@@ -326,8 +325,9 @@ _PATTERNS: tuple[tuple[int, str, re.Pattern[str], Callable[[re.Match[str]], bool
         (
             _QQ,
             "qq",
-            r"(?:qq|(?<![a-z])q(?=\s*:)|加q|扣扣|加扣)\s*(?:群|号码?|群号)?\s*(?:是|为|:)?\s*(?P<it>[1-9]\d{4,10})(?!\d|[-.]\d)",
-            re.IGNORECASE,
+            r"(?:[qQ](?:[qQ]|(?<![A-Za-z].)(?=\s*:))|加[qQ扣]|扣扣)\s*(?:群号|群|号码?)?\s*(?:是|为|:)?\s*"
+            r"(?P<it>[1-9]\d{4,10})(?!\d|[-.]\d)",
+            0,
             _is_number,
         ),
         (
@@ -348,8 +348,9 @@ _PATTERNS: tuple[tuple[int, str, re.Pattern[str], Callable[[re.Match[str]], bool
         (
             _CALL,
             "landline",
-            rf"(?<!\[)(?:电话|座机|固话|传真|热线|tel)[^\d\[\]\n]{{0,6}}(?P<it>[2-9]\d{{6,7}}|[2-9]\d{{2,3}}{_S}\d{{4}}){_END}",
-            re.IGNORECASE,
+            r"(?:电(?<!\[电)话|座机|固话|传真|热线|[tT][eE][lL])[^\d\[\]\n]{0,6}"
+            rf"(?P<it>[2-9]\d{{6,7}}|[2-9]\d{{2,3}}{_S}\d{{4}}){_END}",
+            0,
             _is_local,
         ),
     )

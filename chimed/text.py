@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from functools import cache, partial
 from html.entities import html5
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,10 @@ from chimed.spacing import arrange
 __all__ = ["clean", "fold", "han_share", "language", "mask"]
 
 Script = Literal["simplified", "as-is"]
-Strings: TypeAlias = pa.StringArray | pa.ChunkedArray
 Rules = tuple[tuple[str, str], ...]
 
 
-def clean(texts: Strings, *, script: Script = "simplified") -> pa.StringArray:
+def clean(texts: ch.Strings, *, script: Script = "simplified") -> pa.StringArray:
     """What a reader sees of each text, in one spelling.
 
     Entities are decoded and HTML tags removed; wide letters, digits and compatibility characters become plain ones
@@ -42,7 +41,7 @@ def clean(texts: Strings, *, script: Script = "simplified") -> pa.StringArray:
     >>> clean(pa.array(["你好！！！　　血壓１２０／８０，<br>PaO&lt;sub&gt;2&lt;/sub&gt;<8kPa，"]))[0].as_py()
     '你好！血压120/80，\\nPaO2<8kPa'
     """
-    whole = rows = _whole(texts)
+    whole = rows = ch.whole(texts)
     where = np.arange(len(rows))
     while len(rows):
         needs = _needs(rows, script)
@@ -55,7 +54,7 @@ def clean(texts: Strings, *, script: Script = "simplified") -> pa.StringArray:
     return whole
 
 
-def fold(texts: Strings) -> pa.StringArray:
+def fold(texts: ch.Strings) -> pa.StringArray:
     """The key under which duplicates meet: case, width, accents, script and punctuation do not count.
 
     Only letters, digits and Han characters remain; a folded text folds to itself.
@@ -64,10 +63,10 @@ def fold(texts: Strings) -> pa.StringArray:
     >>> keys[0] == keys[1]
     True
     """
-    return ch.rewritten(_whole(texts), ch.tables().fold)
+    return ch.rewritten(ch.whole(texts), ch.tables().fold)
 
 
-def han_share(texts: Strings) -> pa.DoubleArray:
+def han_share(texts: ch.Strings) -> pa.DoubleArray:
     """The share of Han characters among those that are not blank; 0 for a text without any.
 
     >>> han_share(pa.array(["血糖 6.1", ""])).to_pylist()
@@ -78,7 +77,7 @@ def han_share(texts: Strings) -> pa.DoubleArray:
     return pa.array(counts[:, ch.HAN] / np.maximum(shown, 1))
 
 
-def language(texts: Strings) -> pa.StringArray:
+def language(texts: ch.Strings) -> pa.StringArray:
     """ "zh", "en" or "other", by the scripts of the letters.
 
     Chinese from three Han characters in ten letters on, unless kana make it Japanese (one letter in twenty: a product
@@ -95,21 +94,14 @@ def language(texts: Strings) -> pa.StringArray:
     return pa.array(np.select([chinese, latin >= 0.5 * letters], ["zh", "en"], "other"), pa.string())
 
 
-def _whole(texts: Strings) -> pa.StringArray:
-    """One array of the column."""
-    if isinstance(texts, pa.ChunkedArray):
-        return texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
-    return texts
-
-
 def _arrange(texts: pa.StringArray) -> pa.StringArray:
     offsets, data = ch.buffers(texts)
     out = np.empty(2 * int(offsets[-1] - offsets[0]) + 8, np.uint8)
     return ch.from_buffers(arrange(offsets, data, ch.tables().kind, out), out)
 
 
-def _census(texts: Strings) -> npt.NDArray[np.int32]:
-    counts: npt.NDArray[np.int32] = ch.census(*ch.buffers(_whole(texts)), ch.tables().kind)
+def _census(texts: ch.Strings) -> npt.NDArray[np.int32]:
+    counts: npt.NDArray[np.int32] = ch.census(*ch.buffers(ch.whole(texts)), ch.tables().kind)
     return counts
 
 
@@ -168,7 +160,7 @@ def _ungarble(texts: pa.StringArray) -> pa.StringArray:
 
 
 _ENTITY = re.compile(r"&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&65533;")
-_RAISED = re.compile(r"(?i)<sup>\s*([-+−]?\d*[-+−]?)\s*</sup>")
+_RAISED = re.compile(r"(?i)<sup> ?([-+−]?\d{0,4}[-+−]?) ?</sup>")
 _UP = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 _TAGS: Rules = (
     (r"(?is)<!--.*?-->|<(?:script|style)\b[^<>]*>.*?</(?:script|style)\s*>", ""),
@@ -222,7 +214,7 @@ _ESCAPES: Rules = (
 _GAP = r"[^\p{Han}\n]{0,2}"
 # What web pages leave behind: a sign that a text may hold it (cheap to look for), what it is, what stays.
 _RESIDUE = (
-    (r"详细[\]】]", r"^>>.*\[详细\]$|[\[【]详细[\]】]", ""),
+    (r"详细\]", r"^>>.*\[详细\]$|\[详细\]", ""),
     ("搜集整理", rf"(?:资料来源\s*[:：]\s*)?医{_GAP}学{_GAP}教{_GAP}育{_GAP}网{_GAP}搜集整理", ""),
     ("点击", r"(?m)(?:附件[：:]\s*)?点击(?:查看|打开|展开)(?:大图|图片|更多|详情|全文|原文|全部)?\s*[>»]*$", ""),
     ("查看|展开|详情", r"(?m)(^|[。！？…\s])(?:查看|展开|更多)(?:更多|全文|详情|全部)\s*[>»]*$", r"\1"),
@@ -236,10 +228,6 @@ def _residue(texts: pa.StringArray) -> pa.StringArray:
     return texts
 
 
-_HIDE = {ord(char): 0xFDD0 + place for place, char in enumerate(sorted(ch.KEPT))}  # behind code points no text has
-_SHOW = {hidden: char for char, hidden in _HIDE.items()}
-
-
 @cache
 def _converter() -> Callable[[str], str]:
     convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
@@ -249,8 +237,18 @@ def _converter() -> Callable[[str], str]:
 def _simplify(texts: pa.StringArray) -> pa.StringArray:
     """Traditional script to simplified, with OpenCC's phrases (乾燥 but 乾坤); the characters in `KEPT` stay."""
     convert = _converter()
-    words = (text.replace("噁心", "恶心").replace("癥結", "症结").translate(_HIDE) for text in texts.to_pylist())
-    plain = pa.array([convert(text).translate(_SHOW) for text in words], pa.string())
+    hidden = [(char, chr(0xFDD0 + place)) for place, char in enumerate(sorted(ch.KEPT))]  # as code points no text has
+
+    def simple(text: str) -> str:
+        text = text.replace("噁心", "恶心").replace("癥結", "症结")
+        for char, stand_in in hidden:
+            text = text.replace(char, stand_in)
+        text = convert(text)
+        for char, stand_in in hidden:
+            text = text.replace(stand_in, char)
+        return text
+
+    plain = pa.array([simple(text) for text in texts.to_pylist()], pa.string())
     return ch.rewritten(plain, ch.tables().clean, np.ones(len(plain), bool))
 
 

@@ -32,9 +32,10 @@ from chimed.sources.spec import Source
 CHUNK = 1 << 20
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _PIECE = 1 << 16
+_BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 _COMPRESSED = {".gz", ".xz", ".zst", ".bz2"}
 _METADATA = {"dataset_info.json", "state.json", "dataset_dict.json"}
-_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_LITTER = {"Thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _contents(path: Path, name: str, wanted: bool) -> Iterator[tuple[str, str, i
     """(name, member, size, why) of all that a file on disk holds; why is "", "refused" or why it is not read."""
     base = PurePosixPath(name).name
     if _is_litter(name):
-        yield name, "", 0, "litter of an operating system"
+        yield name, "", 0, "hidden, or litter of an operating system"
     elif base in _METADATA and (base == "dataset_dict.json" or any(path.parent.glob("*.arrow"))):
         yield name, "", 0, "metadata"
     elif path.is_symlink() and not path.exists():
@@ -198,15 +199,16 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, str, int, str]]:
         if last[info.filename] is not info:
             why = "a later member of the archive has the same name"
         elif _is_litter(inner):
-            why = "litter of an operating system"
+            why = "hidden, or litter of an operating system"
         else:
             why = "refused" if refusal(info) else ""
         yield f"{name}!{inner}", info.filename, info.file_size, why
 
 
 def _is_litter(name: str) -> bool:
-    *folders, base = name.split("/")
-    return base in _LITTER or base.startswith("._") or "__MACOSX" in folders
+    parts = name.split("/")
+    hidden = any(part.startswith(".") and part not in {".", ".."} for part in parts)
+    return hidden or "__MACOSX" in parts or parts[-1] in _LITTER
 
 
 def is_workbook(names: set[str]) -> bool:
@@ -282,12 +284,12 @@ def _unpacked(raw: IO[bytes]) -> io.BufferedIOBase:
     """A stream with its compressions taken off, as its first bytes tell them."""
     stream: Any = raw
     for _ in range(3):
-        magic = stream.peek(6)[:6]
+        magic = stream.peek(10)[:10]
         if magic.startswith(b"\x1f\x8b"):
-            stream = gzip.GzipFile(fileobj=stream, mode="rb")  # noqa: SIM115 - the file below it is what is closed
-        elif magic == b"\xfd7zXZ\x00":
-            stream = lzma.LZMAFile(stream)
-        elif magic.startswith(b"BZh"):
+            stream = gzip.GzipFile(fileobj=stream, mode="rb")
+        elif magic.startswith(b"\xfd7zXZ\x00"):
+            stream = lzma.LZMAFile(stream)  # noqa: SIM115 - what has to be closed is the file below it
+        elif _BZIP2.match(magic):
             stream = bz2.BZ2File(stream)
         elif magic.startswith(b"\x28\xb5\x2f\xfd"):
             packed = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")

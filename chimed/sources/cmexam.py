@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable
 
 from chimed.errors import RowError
-from chimed.records import Body, Dialogue, Exam
-from chimed.sources.spec import Row, Source, conversation, first, letters, need, split_options
+from chimed.records import Body, Exam
+from chimed.sources.forms import sharegpt, unknown_columns
+from chimed.sources.spec import Row, Source, first, letters, need, split_options
 
 # What the release writes into a cell that it has nothing for.
 _NAN = {"nan", "NaN", "None", "NULL"}
@@ -36,8 +37,8 @@ def parse(row: Row) -> Iterable[Body]:
     if "option" in row:
         return (_apollo(row),)
     if isinstance(row.get("conversations"), list):
-        return (Dialogue(conversation((str(t["from"]), str(t["value"] or "")) for t in row["conversations"])),)
-    raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected Question, Options, Answer")
+        return (sharegpt(row),)
+    raise unknown_columns(row, "Question, Options, Answer")
 
 
 def _table(row: Row) -> Exam:

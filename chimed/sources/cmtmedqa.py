@@ -5,10 +5,11 @@ from the history, and safety rows `instruct, output`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from chimed.errors import RowError
-from chimed.records import Body, Dialogue
-from chimed.sources.spec import Row, Source, conversation, first, need
+from chimed.records import Body
+from chimed.sources.forms import alpaca
+from chimed.sources.spec import Row, Source, first
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -17,16 +18,7 @@ def parse(row: Row) -> Iterable[Body]:
     >>> parse({"instruction": "三天", "output": "请查血常规。", "history": [["发热", "多久了？"]]})[0].turns[1]
     Turn(role='assistant', content='多久了？')
     """
-    if not ({"instruction", "instruct"} & row.keys()):
-        raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected instruction, output, history")
-    asked = need(row, "instruction", "instruct")
-    more = first(row, "input")
-    pairs = row.get("history") or []
-    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
-        raise RowError("history-not-pairs", f"found {str(pairs)[:60]}")
-    turns = [(role, str(text or "")) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
-    turns += [("user", f"{asked}\n{more}" if more else asked), ("assistant", need(row, "output"))]
-    return (Dialogue(conversation(turns), first(row, "cate1", "cate2")),)
+    return (replace(alpaca(row), department=first(row, "cate1", "cate2")),)
 
 
 SOURCE = Source(

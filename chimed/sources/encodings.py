@@ -8,7 +8,7 @@ decode and is rejected by its reader.
 import codecs
 from collections.abc import Iterable, Iterator
 
-from chimed.errors import RowError
+from chimed.errors import RowError, SourceError
 
 LIMIT = 16 << 20  # no row is larger than this: what memory is bounded by
 _MARK = "\udcff"
@@ -34,7 +34,10 @@ def utf8(chunks: Iterable[bytes], encoding: str = "auto", returns: bool = False)
     >>> b"".join(utf8(["头痛三天".encode("gb18030")])).decode()
     '头痛三天'
     """
-    known = "" if encoding == "auto" else codecs.lookup(encoding).name
+    try:
+        known = "" if encoding == "auto" else codecs.lookup(encoding).name
+    except LookupError:
+        raise SourceError(f"the encoding {encoding!r} is unknown; name one such as gb18030, or auto") from None
     decoder: codecs.IncrementalDecoder | None = None
     fault: RowError | None = None
     chunks = iter(chunks)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
+from chimed.sources.forms import is_url, unknown_columns
 from chimed.sources.spec import Row, Source, conversation, first
 
 
@@ -34,23 +35,19 @@ def parse(row: Row) -> Iterable[Body]:
         if ask in row and reply in row:
             break
     else:
-        raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected questions, answers")
+        raise unknown_columns(row, "questions, answers")
     question = next(_texts(row[ask]), "")
     if not question:
         raise RowError("no-question")
     answers = list(_texts(row[reply]))
     if not answers:
         raise RowError("no-answer")
-    answer = next((text for text in answers if not _is_url(text)), "")
+    answer = next((text for text in answers if not is_url(text)), "")
     if not answer:
         raise RowError("answer-is-url", answers[0][:80])
     more = first(row, "input")
     turns = conversation((("user", f"{question}\n{more}" if more else question), ("assistant", answer)))
     return (Dialogue(turns, first(row, "label")),)
-
-
-def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://", "www.")) and not any(c.isspace() for c in text)
 
 
 SOURCE = Source(

@@ -62,12 +62,17 @@ def _array(head: bytes) -> bool:
     return behind[:1] in {"", "[", "{", ","}
 
 
-def is_lines(head: bytes, whole: bool) -> bool:
-    """Whether JSON that begins so has a value on each line; the last line is left out of account unless `whole`."""
+def lines_share(head: bytes, whole: bool) -> float:
+    """The share of lines that are objects; the last line is left out of account unless the head is the `whole` file.
+
+    >>> lines_share(b'{"a": 1}\\n{"a": 2', False), lines_share(b'[\\n{"a": 1}\\n]', True)
+    (1.0, 0.0)
+    """
     lines = [line.strip() for line in head.split(b"\n")]
     seen = [line for line in (lines if whole else lines[:-1]) if line]
-    objects = sum(line.startswith(b"{") and line.endswith(b"}") for line in seen)
-    return len(seen) > 1 and 2 * objects >= len(seen) and not seen[0].startswith(b"[")
+    if not seen or seen[0].startswith(b"["):
+        return 0.0
+    return sum(line.startswith(b"{") and line.endswith(b"}") for line in seen) / len(seen)
 
 
 def parse(line: bytes) -> Row | RowError:
@@ -193,14 +198,14 @@ class _Window:
     def _broken(self, where: int, what: str, keyed: bool) -> RowError | None:
         """The reject of a broken value, `at` moved behind it; None when more text may mend it or show its end."""
         text, start = self.text, self.at
-        if len(text) - start > LIMIT:
+        nearest = -1
+        if not (self.more and _waits(text, where, what)):
+            nearest = self._next(keyed, start + 1)
+            end = _closed(text, start, nearest if nearest >= 0 else len(text))
+            if nearest < 0 or (end >= 0 and _AFTER.match(text, end)):
+                nearest = end
+        if nearest < 0 and self.more and len(text) - start > LIMIT:
             return self._over(keyed)
-        if self.more and _waits(text, where, what):
-            return None
-        end = _closed(text, start)
-        nearest = self._next(keyed, start + 1)
-        if nearest < 0 or (0 <= end <= nearest and _AFTER.match(text, end)):
-            nearest = end
         return None if nearest < 0 else self._reject(where - start, what, max(nearest, start + 1))
 
     def _reject(self, offset: int, what: str, end: int) -> RowError:
@@ -247,12 +252,12 @@ def _waits(text: str, where: int, what: str) -> bool:
     return what.startswith("Unterminated") or where > len(text) - _WAITS
 
 
-def _closed(text: str, start: int) -> int:
-    """Where the value at `start` ends by its brackets, strings left out; -1 when they do not close."""
+def _closed(text: str, start: int, stop: int) -> int:
+    """Where the value at `start` ends by its brackets, strings left out; -1 when they do not close before `stop`."""
     if text[start] not in '[{"':
-        return found.start() if (found := _BARE_END.search(text, start)) else -1
+        return found.start() if (found := _BARE_END.search(text, start, stop)) else -1
     depth = 0
-    for token in _TOKEN.finditer(text, start):
+    for token in _TOKEN.finditer(text, start, stop):
         if token[0] in {"{", "["}:
             depth += 1
         elif token[0] in {"}", "]"}:

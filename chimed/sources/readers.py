@@ -6,6 +6,7 @@ when the file as a whole cannot be read, as one `SourceError`.
 """
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,9 +76,12 @@ class _Look:
 
 
 def form(source: Source, file: RawFile) -> Form:
-    """What a file holds, told by its first megabyte."""
-    with opened(file) as chunks:
-        return _look(source, file, next(chunks, b"")).form
+    """What a file holds, told by its beginning; "foreign" is what no reader reads, archives included."""
+    try:
+        with opened(file) as chunks:
+            return _look(source, file, next(chunks, b"")).form
+    except RowError:
+        return "foreign"
 
 
 def _look(source: Source, file: RawFile, head: bytes) -> _Look:
@@ -101,8 +105,12 @@ def _look(source: Source, file: RawFile, head: bytes) -> _Look:
 
 def _text_form(file: RawFile, head: bytes, whole: bool) -> Form:
     suffix = file.inner.suffix.lower()
-    if json_rows.is_json(head) or (suffix in _JSON and json_rows.is_lines(head, whole)):
-        return "json-lines" if json_rows.is_lines(head, whole) else "json"
+    share = json_rows.lines_share(head, whole) if suffix in _JSON or head.lstrip()[:1] == b"{" else 0.0
+    several = head.rstrip().count(b"\n") > 0
+    if several and (share >= 0.5 if suffix not in {".jsonl", ".ndjson"} else share > 0):
+        return "json-lines"
+    if json_rows.is_json(head):
+        return "json"
     if suffix in _TABLES or looks_like_csv(decoded(head[: 1 << 16])[0]):
         return "csv"
     return "text"
@@ -117,11 +125,15 @@ def slices(source: Source, file: RawFile, size: int = 32 << 20) -> list[Slice]:
     whole = [Slice(file)]
     if file.member or file.size <= size:
         return whole
-    with opened(file) as chunks, file.path.open("rb") as disk:
-        head = next(chunks, b"")
-        look = _look(source, file, head)
-        if disk.read(len(head)) != head or not (look.form == "json-lines" or _by_lines(source, look)):
-            return whole
+    try:
+        with opened(file) as chunks, file.path.open("rb") as disk:
+            head = next(chunks, b"")
+            packed = disk.read(len(head)) != head
+    except RowError:
+        return whole  # `rows` tells what is wrong with it
+    look = _look(source, file, head)
+    if packed or not (look.form == "json-lines" or (look.form == "text" and source.text == "lines")):
+        return whole
     with opened(file, 0, file.size) as chunks:
         encoding = source.encoding if source.encoding != "auto" else find_out(chunks)
     if "16" in encoding:
@@ -131,30 +143,27 @@ def slices(source: Source, file: RawFile, size: int = 32 << 20) -> list[Slice]:
     blank = True
     with file.path.open("rb") as disk:
         while start < file.size:
-            stop, ends, empty = _cut(disk, size, look.returns)
+            blank = blank and not disk.read(min(size, CHUNK)).decode(encoding, "ignore").replace("\ufeff", "").strip()
+            disk.seek(start)
+            stop, ends = _cut(disk, size, look.returns)
             found.append(Slice(file, start, stop, lines, encoding))
-            start, lines, blank = stop, lines + ends, blank and empty
-    return whole if blank else found
+            start, lines = stop, lines + ends
+    return whole if blank else found  # whoever reads all of a file tells that it holds no row
 
 
-def _by_lines(source: Source, look: _Look) -> bool:
-    return look.form == "text" and source.text == "lines"
-
-
-def _cut(disk: IO[bytes], size: int, returns: bool) -> tuple[int, int, bool]:
-    """Where the line of the `size`-th byte from here ends, the lines till there, and whether all of them are blank."""
-    end, lines, blank, left = b"\r" if returns else b"\n", 0, True, size - 1
+def _cut(disk: IO[bytes], size: int, returns: bool) -> tuple[int, int]:
+    """Where the line of the `size`-th byte from here ends, and the number of lines till there."""
+    end, lines, left = b"\r" if returns else b"\n", 0, size - 1
     while part := disk.read(min(left, CHUNK) if left > 0 else CHUNK):
         at = part.find(end) if left <= 0 else -1
         if at >= 0:
             disk.seek(at + 1 - len(part), io.SEEK_CUR)
             part = part[: at + 1]
         lines += part.count(b"\n") + (part.count(b"\r") if returns else 0)
-        blank = blank and not part.strip()
         left -= len(part)
         if at >= 0:
             break
-    return disk.tell(), lines, blank
+    return disk.tell(), lines
 
 
 def rows(source: Source, part: Slice) -> Numbered:
@@ -214,7 +223,7 @@ def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes]) -
     stem = part.file.inner.stem
     if source.text == "lines":
         return _text_lines(chunks, first, stem)
-    return _paragraphs(chunks, stem) if source.text == "paragraphs" else _whole(chunks, stem)
+    return _whole(chunks, stem) if source.text == "file" else _runs(chunks, stem, source.opens)
 
 
 def _beyond_nuls(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -303,24 +312,27 @@ def _lines(chunks: Iterator[bytes], first: int) -> Iterator[tuple[int, Sequence[
         number += len(lines)
 
 
-def _paragraphs(chunks: Iterator[bytes], name: str) -> Numbered:
-    """Runs of lines that no blank line parts, numbered from 1."""
+def _runs(chunks: Iterator[bytes], name: str, opens: str = "") -> Numbered:
+    """Runs of lines, numbered from 1: those that no blank line parts, or those that begin at a line `opens` matches."""
     number = size = 0
     held: list[str] = []
     fault: RowError | None = None
-    for line in chain(chain.from_iterable(lines for _, lines in _lines(chunks, 1)), [""]):
+    begins = re.compile(opens).fullmatch if opens else None
+    for line in chain(chain.from_iterable(lines for _, lines in _lines(chunks, 1)), [None]):
         if isinstance(line, RowError):
             fault = fault or line
-        elif line and not line.isspace():
+            continue
+        blank = not line or line.isspace()
+        if (fault or held) and (line is None or (begins(line.strip()) if begins else blank)):
+            number += 1
+            yield number, fault or {"text": "\n".join(held), "name": name}
+            held, size, fault = [], 0, None
+        if line is not None and (not blank or (begins and held)):
             size += len(line) + 1
             held.append(line)
             if size > LIMIT:
                 fault = fault or _too_large()
                 held.clear()
-        elif fault or held:
-            number += 1
-            yield number, fault or {"text": "\n".join(held), "name": name}
-            held, size, fault = [], 0, None
 
 
 def _whole(chunks: Iterator[bytes], name: str) -> Numbered:

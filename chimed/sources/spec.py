@@ -6,7 +6,8 @@ in it, or raises `RowError` with a reason slug. Readers (`chimed.sources.readers
 - tables and objects (csv, tsv, xlsx, Parquet, JSON array, JSON lines, JSON object of objects): a dict by column name;
   empty cells are "". A JSON object of objects gives its values, the key under "#key".
 - plain text, as the source's `text` says: `{"text": …, "name": file stem}` a line, a blank-line separated paragraph,
-  or a file.
+  a block that begins at a line which `opens` matches, or a file.
+- JSON arrays of strings where an object is expected: `{"#items": [...]}`.
 """
 
 import math
@@ -31,6 +32,7 @@ class Source:
     files: glob below RAW/<name>/ (or below a zip member path) -> the split that upstream gives those rows. The first
         glob that matches a file decides. Archives (zip, gz, xz, zst) are seen through: `*.csv` matches `a.zip!b.csv`.
     text: how files that are plain text are cut into rows; tables and JSON are recognised by content, not extension.
+    opens: for text="blocks", the pattern that the first line of every block matches as a whole.
     encoding: "auto" finds it out (UTF-8 with or without BOM, UTF-16, GB18030); name one only where that fails.
     max_rejects: share of rows that may be rejected before the build stops with examples.
     stages: where its rows may go by default; eval is decided by split alone.
@@ -44,7 +46,8 @@ class Source:
     parse: Parse
     shapes: tuple[str, ...]
     stages: tuple[Stage, ...]
-    text: Literal["lines", "paragraphs", "file"] = "lines"
+    text: Literal["lines", "paragraphs", "blocks", "file"] = "lines"
+    opens: str = ""
     encoding: str = "auto"
     max_rejects: float = 0.2
 

@@ -35,17 +35,16 @@ def looks_like_csv(head: str) -> bool:
     (True, False)
     """
     try:
-        rows = list(csv.reader(head.split("\n")[:20], delimiter=delimiter(head)))
+        rows = [row for row in csv.reader(head.split("\n", 20)[:20], delimiter=delimiter(head)) if row]
     except csv.Error:
         return False
-    rows = [row for row in rows[:-1] if row] or rows
     names = rows[0] if rows else []
     return (
         len(rows) > 1
         and len(names) > 1
         and len(set(names)) == len(names)
         and all(map(_NAME.fullmatch, names))
-        and all(len(row) == len(names) for row in rows)
+        and all(len(row) == len(names) for row in rows[1:-1] or rows[1:])  # the last may be cut
     )
 
 

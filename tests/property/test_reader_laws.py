@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimed.errors import RowError
+from chimed.sources.json_rows import values
 from chimed.sources.readers import Slice, find, rows, slices
 from chimed.sources.spec import Row, Source
 
@@ -141,6 +142,13 @@ lined = st.lists(
 def test_slices_give_what_the_whole_file_gives(lines: list[bytes], end: bytes, size: int, name: str) -> None:
     data = end.join(lines)
     assert read(name, data, size) == read(name, data)
+
+
+@laws
+@given(tables, st.integers(1, 50), st.sampled_from([None, 1]))
+def test_arrays_do_not_depend_on_how_they_arrive(table: list[Row], size: int, indent: int | None) -> None:
+    data = as_json(table, "array", indent).encode()
+    assert list(values(data[i : i + size] for i in range(0, len(data), size))) == table
 
 
 damages = st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from([b"", b"\xff", b"\0", b'"', b"{", b"}", b"\\"])))

@@ -154,7 +154,7 @@ def _planted(rng: random.Random, kind: str) -> str:
             )
         case "qq":
             return rng.choice(["QQ：{}", "我的QQ{}", "qq群：{}", "QQ号是{}", "加Q {}", "扣扣{}"]).format(
-                digits(rng.randint(6, 10))
+                rng.choice("123456789") + digits(rng.randint(5, 9))
             )
     handle = rng.choice([f"{name}{digits(3)}", f"{name}_{digits(2)}", f"wx{digits(6)}", head + rest])
     return rng.choice(

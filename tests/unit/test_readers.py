@@ -1,5 +1,6 @@
 """Every oddity of a raw file ends as rows, a counted reject, or one sentence."""
 
+import bz2
 import gzip
 import json
 import tracemalloc
@@ -78,17 +79,19 @@ class TestFormsByContent:
             ("a.txt", json.dumps(QUESTIONS).encode(), "json"),
             ("a.json", json.dumps({"1": QUESTIONS[0], "2": QUESTIONS[1]}).encode(), "json"),
             ("a.csv", json.dumps(QUESTIONS[0], indent=1).encode(), "json"),
+            ("a.jsonl", b'{"a": 1}\n{"a": 2\n{"a": 3\n', "json-lines"),
+            ("a.txt", b"id,label\n51,0", "csv"),
             ("a.xlsx", "q,a\n头痛,休息\n".encode(), "csv"),
             ("a.txt", b"question_id,ans_id\n51,76\n52,77\n", "csv"),
             ("a.txt", b"id\tlabel\n51\t0\n", "csv"),
             ("a.tsv", "问\t答\n头痛\t休息\n".encode(), "csv"),
             ("a.txt", "头痛怎么办？,休息。\n发热,多喝水。\n".encode(), "text"),
-            ("a.txt", "方名\t鳖甲汤\n方名\t四逆汤\n".encode(), "text"),
+            ("a.txt", "方名\t桂枝汤\n方名\t四逆汤\n".encode(), "text"),
             ("a.txt", "[1] 张三等. 头痛的治疗.\n".encode(), "text"),
             ("a.txt", "[注意]本方有毒\n".encode(), "text"),
             ("a.txt", "{注意} 本方有毒\n".encode(), "text"),
             ("a.txt", '["本草"]云：甘草味甘\n'.encode(), "text"),
-            ("a.txt", "百日咳是急性呼吸道传染病。\n".encode(), "text"),
+            ("a.txt", "水痘由病毒引起，多见于儿童。\n".encode(), "text"),
             ("a.txt", b"%PDF-1.7 \xff", "foreign"),
             ("a.csv", b"x" * 257 + b"ustar" + b"\0" * 300, "foreign"),
             ("a.txt", b"", "empty"),
@@ -110,83 +113,6 @@ class TestFormsByContent:
         file = put(tmp_path, name, table(QUESTIONS, made, tmp_path))
         assert form(source(), file) == expected
         assert list(rows(source(), Slice(file))) == list(enumerate(QUESTIONS, 1))
-
-
-class TestEncodings:
-    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "gb18030"])
-    @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl"])
-    def test_is_found_out(self, tmp_path: Path, encoding: str, name: str) -> None:
-        text = {
-            "a.csv": 'q,a\n头痛怎么办？,休息，多喝水。\n发热三天,"建议就医\n查血常规"\n',
-            "a.json": json.dumps(QUESTIONS, ensure_ascii=False, indent=1),
-            "a.jsonl": lines(*QUESTIONS).decode(),
-        }[name]
-        assert [row for _, row in read(tmp_path, name, text.encode(encoding))] == QUESTIONS
-
-    def test_one_bad_byte_costs_one_row(self, tmp_path: Path) -> None:
-        good = ["百日咳是急性呼吸道传染病。".encode()] * 100_000
-        good[77_776] = b"\xe7\x99\xbe\xff\xe5"
-        found = read(tmp_path, "a.txt", b"\n".join(good))
-        assert len(found) == 100_000
-        assert found[77_776] == (77_777, "bad-encoding")
-        assert Counter(row for _, row in found if isinstance(row, str)) == {"bad-encoding": 1}
-        assert "bytes ff behind 1 characters" in detail(tmp_path, "a.txt", b"\n".join(good), "bad-encoding")
-
-    @pytest.mark.parametrize("form_", ["lines", "csv", "json"])
-    def test_gb18030_behind_megabytes_of_ascii(self, tmp_path: Path, form_: str) -> None:
-        plain, han = "a" * 99, "高血压患者能吃党参吗"
-        texts = [plain] * 15_000 + [han] * 10
-        data = {
-            "lines": "\n".join(texts),
-            "csv": "text\n" + "\n".join(texts),
-            "json": json.dumps([{"text": text} for text in texts], ensure_ascii=False),
-        }[form_].encode("gb18030")
-        found = read(tmp_path, {"lines": "a.txt", "csv": "a.csv", "json": "a.json"}[form_], data)
-        assert [row["text"] for _, row in found if isinstance(row, dict)] == texts
-
-    @pytest.mark.parametrize("at", range((1 << 20) - 4, (1 << 20) + 3))
-    def test_a_character_across_chunks(self, tmp_path: Path, at: int) -> None:
-        for encoding in ("gb18030", "utf-8"):
-            text = "a" * at + "高血压患者能吃党参吗"
-            assert read(tmp_path, "a.txt", text.encode(encoding)) == [(1, {"text": text, "name": "a"})]
-
-    @pytest.mark.parametrize("text", ["血压偏高", "頭痛三日，宜服此湯。", "€ 20 元", "café", "свинья здорова"])
-    def test_short_files(self, tmp_path: Path, text: str) -> None:
-        assert read(tmp_path, "a.txt", text.encode()) == [(1, {"text": text, "name": "a"})]
-
-    def test_what_is_no_known_encoding_is_rejected_not_garbled(self, tmp_path: Path) -> None:
-        big5 = "頭痛三日，宜服此湯。發熱者加黃芩。".encode("big5")
-        assert read(tmp_path, "a.txt", big5) == [(1, "bad-encoding")]
-        text = big5.decode("big5")
-        assert read(tmp_path, "a.txt", big5, encoding="big5") == [(1, {"text": text, "name": "a"})]
-
-    def test_latin_letters_do_not_become_chinese(self, tmp_path: Path) -> None:
-        data = b"Meniere's disease\nM\xe9ni\xe8re's disease\nvertigo\n"
-        assert [row for _, row in read(tmp_path, "a.txt", data)][1] == "bad-encoding"
-
-    def test_bad_bytes_in_gb18030(self, tmp_path: Path) -> None:
-        han = "高血压患者能吃党参吗".encode("gb18030")
-        assert [
-            n for n, row in read(tmp_path, "a.txt", han + b"\n" + han + b"\xff\n" + han) if row == "bad-encoding"
-        ] == [2]
-
-    def test_unpaired_surrogates_in_utf16(self, tmp_path: Path) -> None:
-        data = b"\xff\xfe" + "头痛\n".encode("utf-16-le") + b"\x00\xd8\n\0" + "发热".encode("utf-16-le")
-        assert [row if isinstance(row, str) else row["text"] for _, row in read(tmp_path, "a.txt", data)] == [
-            "头痛", "bad-encoding", "发热",
-        ]  # fmt: skip
-
-    def test_nuls(self, tmp_path: Path) -> None:
-        assert read(tmp_path, "a.txt", b"\0" * 235_102) == [(1, "nul-bytes")]
-        assert "235,102" in detail(tmp_path, "a.txt", b"\0" * 235_102, "nul-bytes")
-        assert read(tmp_path, "a.txt", b"\0" * 3_000_000) == [(1, "nul-bytes")]
-        assert read(tmp_path, "b.txt", b"\0" * 3_000_000 + b"\nab\n") == [
-            (1, "nul-bytes"),
-            (2, {"text": "ab", "name": "b"}),
-        ]
-        assert [row for _, row in read(tmp_path, "a.csv", b"q,a\n1,2\n3,\0\n5,6\n")][1] == "nul-bytes"
-        assert [row for _, row in read(tmp_path, "a.jsonl", b'{"a":1}\n{"a":"\0"}\n{"a":2}\n')][1] == "nul-bytes"
-        assert [row for _, row in read(tmp_path, "a.json", b'[{"a":1},\n{"a":"\0"},\n{"a":2}]')][1] == "nul-bytes"
 
 
 class TestLineEnds:
@@ -212,16 +138,16 @@ class TestLineEnds:
         assert [n for n, _ in read(tmp_path, "a.jsonl", b'{"a":1}\n\n{"a":2}\n')] == [1, 3]
 
     def test_paragraphs_and_files(self, tmp_path: Path) -> None:
-        text = "\n一、病原学\r\n猴痘病毒\n\n \n二、流行病学\n"
+        text = "\n一、病原学\r\n水痘病毒\n\n \n二、流行病学\n"
         found = read(tmp_path, "指南.txt", text.encode(), text="paragraphs")
         assert found == [
-            (1, {"text": "一、病原学\n猴痘病毒", "name": "指南"}),
+            (1, {"text": "一、病原学\n水痘病毒", "name": "指南"}),
             (2, {"text": "二、流行病学", "name": "指南"}),
         ]
         found = read(tmp_path, "指南.txt", text.encode(), text="file")
         assert found == [(1, {"text": text.replace("\r\n", "\n"), "name": "指南"})]
         bad = "一\n".encode() + b"\xff\n\n" + "二".encode()
-        assert [row for _, row in read(tmp_path, "a.txt", bad, text="paragraphs")][0] == "bad-encoding"
+        assert read(tmp_path, "a.txt", bad, text="paragraphs")[0] == (1, "bad-encoding")
         assert read(tmp_path, "a.txt", bad, text="file") == [(1, "bad-encoding")]
 
 
@@ -279,109 +205,6 @@ class TestCsv:
         assert peak < 150_000_000
 
 
-class TestJson:
-    def test_json_lines(self, tmp_path: Path) -> None:
-        data = b'{"a":1}\n{"a":2,\n[3]\n{"a":NaN}\n{"a":"\\ud800"}\n{"a":"\xff"}\n"x"\n{"a":6}'
-        found = read(tmp_path, "a.jsonl", data)
-        assert [row for _, row in found if isinstance(row, str)] == [
-            "broken-json", "not-an-object", "bad-encoding", "bad-encoding", "not-an-object",
-        ]  # fmt: skip
-        assert [n for n, row in found if isinstance(row, dict)] == [1, 4, 8]
-        assert "at column 8" in detail(tmp_path, "a.jsonl", b'{"a":1}\n{"a":2,\n{"a":1}\n', "broken-json")
-
-    def test_damaged_first_line(self, tmp_path: Path) -> None:
-        found = read(tmp_path, "a.jsonl", b'"a": 1}\n{"a": 2}\n{"a": 3}\n')
-        assert found == [(1, "broken-json"), (2, {"a": 2}), (3, {"a": 3})]
-
-    @pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' + b"9" * 5000 + b"}"])
-    def test_what_would_exhaust_a_parser(self, tmp_path: Path, deep: bytes) -> None:
-        found = read(tmp_path, "a.jsonl", b'{"a":1}\n' + deep + b'\n{"a":2}\n')
-        assert [n for n, row in found if row in ({"a": 1}, {"a": 2})] == [1, 3]
-        found = read(tmp_path, "a.json", b'[{"a":1},\n' + deep)
-        assert found[0] == (1, {"a": 1})
-
-    def test_layouts(self, tmp_path: Path) -> None:
-        one, two = QUESTIONS
-        chat = {"id": 1, "conversations": [{"from": "human", "value": "头痛"}, {"from": "gpt", "value": "休息"}]}
-        for layout, expected in [
-            (QUESTIONS, QUESTIONS),
-            ({"1": one, "2": two}, [{**one, "#key": "1"}, {**two, "#key": "2"}]),
-            ({"source": "nhc", "entries": QUESTIONS}, [{**row, "#key": "entries"} for row in QUESTIONS]),
-            ({"内科": [one], "外科": [two]}, [{**one, "#key": "内科"}, {**two, "#key": "外科"}]),
-            (one, [one]),
-            (chat, [chat]),
-            ([], []),
-        ]:
-            for indent in (None, 1):
-                data = json.dumps(layout, ensure_ascii=False, indent=indent).encode()
-                assert [row for _, row in read(tmp_path, "a.json", data)] == (expected or ["empty-file"])
-
-    @pytest.mark.parametrize("between", ["\n", ",\n", "", "\n\n"])
-    def test_objects_one_behind_the_other(self, tmp_path: Path, between: str) -> None:
-        data = between.join(json.dumps(row, ensure_ascii=False, indent=2) for row in [*QUESTIONS, *QUESTIONS]).encode()
-        assert read(tmp_path, "a.json", data) == list(enumerate([*QUESTIONS, *QUESTIONS], 1))
-
-    def test_a_key_that_stands_twice_gives_both(self, tmp_path: Path) -> None:
-        assert [row for _, row in read(tmp_path, "a.json", b'{"x":{"a":1},"x":{"a":2}}')] == [
-            {"a": 1, "#key": "x"}, {"a": 2, "#key": "x"},
-        ]  # fmt: skip
-
-    def test_a_truncated_array(self, tmp_path: Path) -> None:
-        whole = json.dumps([{"id": i, "t": [{"x": "头痛"}]} for i in range(50)], ensure_ascii=False).encode()
-        for cut in (1, 2, 5, 9, 12, 25, 33, 700):
-            found = read(tmp_path, "a.json", whole[:-cut])
-            kept = [row["id"] for _, row in found if isinstance(row, dict)]
-            assert kept == list(range(len(kept)))
-            assert len(kept) >= 50 - 1 - cut // 30
-            assert [row for _, row in found if isinstance(row, str)] in (["broken-json"], ["bad-encoding"])
-
-    @pytest.mark.parametrize(
-        "broken",
-        [
-            b'{"id":"x" "t":1}',
-            b'{"id":"x,"t":1}',
-            b'{"id":"x","t":',
-            b'{"id":x}',
-            b'{"id":"x","t":[{"x":1}',
-            b"{,}",
-            b"nil",
-        ],
-    )
-    @pytest.mark.parametrize("between", [b",", b",\n  ", b" ,\n"])
-    def test_a_broken_element_costs_only_itself(self, tmp_path: Path, broken: bytes, between: bytes) -> None:
-        good = [b'{"id":%d,"t":[{"x":"]}"},{"x":2}]}' % i for i in range(6)]
-        parts = [*good[:3], broken, *good[3:]]
-        found = read(tmp_path, "a.json", b"[" + between.join(parts) + b"]")
-        assert [row["id"] for _, row in found if isinstance(row, dict)] == list(range(6))
-        assert {row for _, row in found if isinstance(row, str)} == {"broken-json"}
-        members = [b'"k%d": ' % i + part for i, part in enumerate(parts)]
-        found = read(tmp_path, "b.json", b"{" + between.join(members) + b"}")
-        assert [row["id"] for _, row in found if isinstance(row, dict)] == list(range(6))
-
-    def test_elements_that_are_no_rows(self, tmp_path: Path) -> None:
-        found = read(tmp_path, "a.json", b'[{"a":1}, 2, "x", null, [3], {"a":NaN}, {"a":"\\ud800"}, {"a":"\xff"}]')
-        assert [row for _, row in found if isinstance(row, str)] == ["not-an-object"] * 4 + ["bad-encoding"] * 2
-
-    def test_an_element_over_the_limit(self, tmp_path: Path) -> None:
-        huge = b'{"a":"' + b"x" * 40_000_000 + b'"}'
-        found = read(tmp_path, "a.json", b'[{"a":1},\n' + huge + b',\n{"a":2}]')
-        assert found == [(1, {"a": 1}), (2, "row-too-large"), (3, {"a": 2})]
-        found = read(tmp_path, "a.jsonl", b'{"a":1}\n' + huge + b'\n{"a":2}\n')
-        assert found == [(1, {"a": 1}), (2, "row-too-large"), (3, {"a": 2})]
-        found = read(tmp_path, "a.txt", b"1\n" + huge + b"\n2\n", text="file")
-        assert found == [(1, "row-too-large")]
-
-    def test_large_arrays_stream(self, tmp_path: Path) -> None:
-        row = json.dumps({"q": "头痛怎么办？" * 20, "t": [{"x": 1}] * 5}, ensure_ascii=False)
-        file = put(tmp_path, "a.json", f"[{','.join([row] * 60_000)}]".encode())
-        tracemalloc.start()
-        assert sum(1 for _ in rows(source(), Slice(file))) == 60_000
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert file.size > 25_000_000
-        assert peak < 20_000_000
-
-
 class TestSpreadsheets:
     def test_cells_and_sheets(self, tmp_path: Path) -> None:
         book = openpyxl.Workbook()
@@ -422,6 +245,8 @@ class TestSlices:
             ("a.txt", "头痛\n\n".encode() * 999, {"text": "paragraphs"}),
             ("a.txt.gz", gzip.compress(b"".join(b"%d\n" % i for i in range(99_999))), {}),
             ("a.txt", b"\n" * 999, {}),
+            ("a.txt", "\ufeff\u3000\n\n".encode() * 99, {}),
+            ("a.txt", bz2.compress(b"".join(b"%d\n" % i for i in range(99_999)))[:5000], {}),
         ],
     )
     def test_what_cannot_be_cut_stays_whole(self, tmp_path: Path, name: str, data: bytes, how: dict[str, Any]) -> None:
@@ -429,7 +254,7 @@ class TestSlices:
         assert slices(source(**how), file, 100) == [Slice(file)]
 
     def test_all_slices_are_read_in_the_encoding_of_the_file(self, tmp_path: Path) -> None:
-        text = "".join(f"{i} aspirin\n" for i in range(200)) + "高血压患者能吃党参吗\n头痛\n" * 20 + "联通\n" * 40
+        text = "".join(f"{i} aspirin\n" for i in range(200)) + "孕妇发热可以喝姜茶吗\n头痛\n" * 20 + "联通\n" * 40
         file = put(tmp_path, "a.txt", text.encode("gb18030"))
         found = [row for part in slices(source(), file, 64) for _, row in rows(source(), part)]
         assert [row["text"] for row in found if isinstance(row, dict)] == text.split("\n")[:-1]

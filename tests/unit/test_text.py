@@ -190,6 +190,7 @@ def test_columns_of_every_make_are_taken(step) -> None:  # type: ignore[no-untyp
     assert len(whole) == len(texts)
     assert step(pa.chunked_array([texts[:4], texts[4:5], texts[5:]])).equals(whole)
     assert step(pa.array(["前", *texts, "后"]).slice(1, len(texts))).equals(whole)
+    assert step(pa.array(texts, pa.large_string())).equals(whole)
     for empty in (pa.array([], pa.string()), pa.chunked_array([], pa.string())):
         assert len(step(empty)) == 0
 

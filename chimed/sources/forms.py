@@ -1,0 +1,152 @@
+"""The forms that many sources share: Alpaca instructions, ShareGPT conversations and preference pairs.
+
+Each takes a row as the readers give it and returns one body, or raises RowError: `unknown-columns` with what was found
+and what was expected when the row is not of the form, and the reasons of `chimed.sources.spec` otherwise.
+"""
+
+from collections.abc import Mapping
+
+from chimed.errors import RowError
+from chimed.records import Dialogue, Preference, Turn
+from chimed.sources.spec import ROLES, Row, conversation, first, need
+
+Said = list[tuple[str, str]]  # (role in the dialect of the upstream, content)
+
+
+def unknown_columns(row: Row, expected: str) -> RowError:
+    """The reject of a row that has none of the known forms.
+
+    >>> unknown_columns({"q": "", "a": ""}, "question, answer")
+    RowError('unknown-columns: found q, a; expected question, answer')
+    """
+    return RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected {expected}")
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is nothing but an address: some upstreams give one where an answer should stand."""
+    return text.startswith(("http://", "https://", "www.")) and not any(c.isspace() for c in text)
+
+
+def alpaca(row: Row) -> Dialogue:
+    """The conversation of `instruction, input, output` with an optional `history` of [question, answer] pairs.
+
+    >>> [turn.content for turn in alpaca({"instruction": "翻译成中文", "input": "fever", "output": "发热"}).turns]
+    ['翻译成中文\\nfever', '发热']
+    """
+    if not ({"instruction", "instruct"} & row.keys() and "output" in row):
+        raise unknown_columns(row, "instruction, input, output")
+    return Dialogue(conversation((*_asked(row), ("assistant", _answer(row, "output")))))
+
+
+def sharegpt(row: Row) -> Dialogue:
+    """The conversation of `conversations` (from, value) or `messages` (role, content), with an optional `system`.
+
+    >>> said = [{"from": "human", "value": "牙疼"}, {"from": "gpt", "value": "多久了？"}]
+    >>> sharegpt({"conversations": said}).turns[1]
+    Turn(role='assistant', content='多久了？')
+    """
+    return Dialogue(conversation(_said(row)))
+
+
+def reward(row: Row) -> Preference:
+    """The pair of any of the four forms in which preferences circulate.
+
+    - reward model: `question, response_chosen, response_rejected`, with optional `system` and `history`
+    - TRL: `prompt, chosen, rejected`, texts or lists of turns that repeat the prompt
+    - LLaMA-Factory: `conversations, chosen, rejected`, replies as texts or as one turn
+    - ranked: `instruction, input, output`, the output a list of replies from best to worst: the first and the last
+
+    >>> reward({"instruction": "失眠", "input": "", "output": ["规律作息。", "少想点。", "不知道。"]}).rejected
+    '不知道。'
+    """
+    if {"question", "response_chosen", "response_rejected"} <= row.keys():
+        said = [*_system(row), *_history(row), ("user", need(row, "question"))]
+        return Preference(_prompt(said), _answer(row, "response_chosen"), _answer(row, "response_rejected"))
+    if {"chosen", "rejected"} <= row.keys() and (said := _before(row)):
+        return Preference(_prompt(said), _reply(row, "chosen"), _reply(row, "rejected"))
+    if "instruction" in row and isinstance(row.get("output"), list):
+        replies = [str(reply or "").strip() for reply in row["output"]]
+        if len(replies) < 2 or not replies[0] or not replies[-1]:
+            raise RowError("no-answer", f"found {len(replies)} replies, of which {sum(map(bool, replies))} hold text")
+        return Preference(_prompt(_asked(row)), replies[0], replies[-1])
+    raise unknown_columns(
+        row,
+        "question, response_chosen, response_rejected; prompt or conversations, chosen, rejected; "
+        "or instruction, output as a list",
+    )
+
+
+def turns_of(value: object) -> Said:
+    """(role, content) pairs from a list of turns in either spelling. Raises RowError `turns-not-objects`.
+
+    >>> turns_of([{"role": "user", "content": "你好"}])
+    [('user', '你好')]
+    """
+    said: Said = []
+    for turn in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(turn, Mapping):
+            raise RowError("turns-not-objects", f"found {str(turn)[:60]!r}; expected from, value or role, content")
+        said.append((str(turn.get("from") or turn.get("role") or ""), first(dict(turn), "value", "content")))
+    return said
+
+
+def _said(row: Row) -> Said:
+    for name in ("conversations", "conversation", "messages"):
+        if isinstance(row.get(name), list):
+            return _system(row) + turns_of(row[name])
+    raise unknown_columns(row, "conversations or messages")
+
+
+def _system(row: Row) -> Said:
+    return [("system", first(row, "system"))]
+
+
+def _history(row: Row) -> Said:
+    pairs = row.get("history") or []
+    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        raise RowError("history-not-pairs", f"found {str(pairs)[:60]}")
+    return [(role, str(text or "")) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
+def _asked(row: Row) -> Said:
+    """What stands before the output of an Alpaca row."""
+    asked, more = need(row, "instruction", "instruct"), first(row, "input")
+    return [*_system(row), *_history(row), ("user", f"{asked}\n{more}" if more and more != asked else asked)]
+
+
+def _answer(row: Row, name: str) -> str:
+    text = need(row, name)
+    if is_url(text):
+        raise RowError("answer-is-url", text[:80])
+    return text
+
+
+def _before(row: Row) -> Said:
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return [*_system(row), *_history(row), ("user", need(row, "prompt"))]
+    if isinstance(prompt, list):
+        return _system(row) + turns_of(prompt)
+    return _said(row) if isinstance(row.get("conversations"), list) else []
+
+
+def _reply(row: Row, name: str) -> str:
+    """A reply as text, as one turn, or as the last turn of a list that repeats the prompt."""
+    value = row[name]
+    if isinstance(value, Mapping | list) and value:
+        return _answer({name: turns_of(value)[-1][1]}, name)
+    return _answer(row, name)
+
+
+def _prompt(said: Said) -> tuple[Turn, ...]:
+    """The turns before the reply: they end with the user."""
+    turns = []
+    for name, content in said:
+        role = ROLES.get(name.strip().lower())
+        if role is None:
+            raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
+        if content.strip():
+            turns.append(Turn(role, content.strip()))
+    if not turns or turns[-1].role != "user":
+        raise RowError("no-question", f"the prompt has {len(turns)} turns and does not end with the user")
+    return tuple(turns)
