@@ -163,10 +163,11 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
     for item, file in found:
         if file.path not in prints:
             prints[file.path] = fingerprint(file)
-        entry = request.loaded.recipe.sources[item.rank].model_dump(mode="json", exclude={"share", "cap", "stages", "skip"})
+        entry = request.loaded.recipe.sources[item.rank]
+        own_rows = entry.model_dump(mode="json", exclude={"share", "cap", "stages", "skip", "max_rejects"})
         split = item.splits.get(file.split, file.split)
         own = prints[file.path]
-        digest = _digest(code, entry, item.code, file.name, split, request.loaded.recipe.script, own.sha256)
+        digest = _digest(code, own_rows, item.code, file.name, split, request.loaded.recipe.script, own.sha256)
         planned.append(Planned(item, file, split, own, digest))
         advance(file.size)
     return planned

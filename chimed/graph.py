@@ -33,7 +33,8 @@ def documents(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     """One document a head entity, merged over sources: columns `id, source, title, text`, sorted by title.
 
     `facts` is a table of facts with the column `source`; title is the head, id "<source>/graph#<head>" with the source
-    of the entity's first fact, sources in order of `trust`, then by name. Relations of one topic stand in a paragraph; an attribute in prose is its own paragraph.
+    of the entity's first fact, sources in order of `trust`, then by name. Relations of one topic stand in a paragraph;
+    an attribute in prose is its own paragraph.
 
     >>> rows = [("a/1", "a", "百日咳", "科室", "儿科"), ("a/2", "a", "百日咳", "科室", "小儿内科")]
     >>> names = ("id", "source", "head", "relation", "tail")

@@ -22,6 +22,7 @@ from chimed.publish.card import card
 from chimed.recipe import Loaded
 from chimed.records import SPLITS
 
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A stage to be written: from which parts and decisions, to where."""

@@ -105,7 +105,7 @@ def find(source: Source, raw: Path) -> tuple[list[RawFile], list[Unread]]:
         found = "a file" if folder.exists() else "nothing"
         raise SourceError(
             f"{folder}: expected the folder with the raw files of {source.title}, found {found}; "
-            f"run `chimed fetch {source.name}` or put the files there by hand"
+            "put the files there; chimed sources --json says where to get them"
         )
     globs = [(_pattern(glob), split) for glob, split in source.files.items()]
     files: dict[str, RawFile] = {}

@@ -102,17 +102,21 @@ def _second_try(text: str) -> Row | RowError:
 
 
 def _sound(value: Any) -> Row | RowError:
-    """A value as a row, if it is an object without lone surrogates."""
-    if type(value) is not dict:
-        return _other(value)
+    """A value as a row, if it is one and has no lone surrogates."""
+    row = value if type(value) is dict else _other(value)
+    if isinstance(row, RowError):
+        return row
     try:
-        orjson.dumps(value)
+        orjson.dumps(row)
     except TypeError:  # a lone surrogate, or a number that only JSON allows
-        return lost(json.dumps(value, ensure_ascii=False)) or value
-    return value
+        return lost(json.dumps(row, ensure_ascii=False)) or row
+    return row
 
 
-def _other(value: object) -> RowError:
+def _other(value: object) -> Row | RowError:
+    """A value that is no object: an array of strings is a row all the same, under "#items"."""
+    if type(value) is list and value and all(type(item) is str for item in value):
+        return {"#items": value}
     kind = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
     return RowError("not-an-object", f"found {kind} where an object is expected")
 

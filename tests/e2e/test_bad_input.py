@@ -13,7 +13,10 @@ RECIPE = """
 sources:
   - {name: mine, shape: dialogue, files: {"**": train}, columns: {question: q, answer: a}, max_rejects: 1}
 """
-GOOD = {"q": "感冒发热三天了应该怎么办？", "a": "多喝水，注意休息，体温超过38.5度时可以服用退热药，三天不退请到医院就诊。"}
+GOOD = {
+    "q": "感冒发热三天了应该怎么办？",
+    "a": "多喝水，注意休息，体温超过38.5度时可以服用退热药，三天不退请到医院就诊。",
+}
 LINE = json.dumps(GOOD, ensure_ascii=False)
 
 
@@ -57,7 +60,11 @@ def test_a_recipe_that_is_no_yaml(chimed, place: Path) -> None:
 
 
 def test_missing_folder_and_missing_files(chimed, place: Path) -> None:
-    _fails(chimed("build", "--stage", "sft", "--raw", place / "nowhere", "--out", place / "out"), "nowhere", "no such folder")
+    _fails(
+        chimed("build", "--stage", "sft", "--raw", place / "nowhere", "--out", place / "out"),
+        "nowhere",
+        "no such folder",
+    )
     (place / "raw" / "mine" / "good.jsonl").unlink()
     _fails(_build(chimed, place), "no files of mine")
 
@@ -101,7 +108,9 @@ def test_csv_in_gb18030_with_line_ends_inside_a_cell(chimed, place: Path) -> Non
 
 def test_a_field_of_100_mb_is_rejected_in_bounded_memory(chimed, place: Path) -> None:
     with (place / "raw" / "mine" / "huge.jsonl").open("w", encoding="utf-8") as file:
-        file.write('{"q": "感冒怎么办？", "a": "' + "多喝水。" * 8_500_000 + '"}\n' + LINE.replace("感冒", "咳嗽") + "\n")
+        file.write(
+            '{"q": "感冒怎么办？", "a": "' + "多喝水。" * 8_500_000 + '"}\n' + LINE.replace("感冒", "咳嗽") + "\n"
+        )
     done = _build(chimed, place)
     assert done.returncode == 0, done.stderr
     verdicts = _verdicts(place)
@@ -132,7 +141,9 @@ def test_an_output_folder_that_holds_something_else_is_left_alone(chimed, place:
 def test_too_many_rejects_stop_with_the_first_examples(chimed, place: Path) -> None:
     (place / "recipe.yaml").write_text(RECIPE.replace("max_rejects: 1", "max_rejects: 0.1"), encoding="utf-8")
     (place / "raw" / "mine" / "odd.jsonl").write_text('{"question": "x", "answer": "y"}\n' * 50)
-    _fails(_build(chimed, place), "50 of 51 rows were rejected", "odd.jsonl#1: no-q", "found the columns question, answer")
+    _fails(
+        _build(chimed, place), "50 of 51 rows were rejected", "odd.jsonl#1: no-q", "found the columns question, answer"
+    )
 
 
 def test_a_full_disk_keeps_what_was_finished(chimed, large: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_nothing_vanishes(out: Path, ledger: dict[str, dict[str, Any]]) -> None:
         for file, own in files.items():
             assert own["read"] == own["kept"] + own["rejected"] + own["repeated"] + own["leaked"]
             assert own["read"] == sum(row["source"] == source and row["file"] == file for row in ledger.values())
-            found = {v: 0 for v in ("kept", "rejected", "repeated", "leaked")}
+            found = dict.fromkeys(("kept", "rejected", "repeated", "leaked"), 0)
             for row in ledger.values():
                 if row["source"] == source and row["file"] == file:
                     found[row["verdict"]] += 1
@@ -120,7 +120,9 @@ def test_manifest_says_what_was_done(out: Path) -> None:
     import hashlib
 
     manifest = json.loads((out / "sft" / "manifest.json").read_text())
-    assert {"stage", "recipe_digest", "rows", "counts", "files", "versions", "seconds", "mb_per_second"} <= set(manifest)
+    assert {"stage", "recipe_digest", "rows", "counts", "files", "versions", "seconds", "mb_per_second"} <= set(
+        manifest
+    )
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((out / "sft" / name).read_bytes()).hexdigest() == digest
     assert {"read", "clean", "mask", "minhash", "leakage", "duplicates", "render", "shards"} <= set(manifest["seconds"])

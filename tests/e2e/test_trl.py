@@ -27,7 +27,7 @@ def built(chimed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A random Llama of a few thousand parameters, loaded from disk, and a byte-level tokenizer with a chat template."""
+    """A random Llama of a few thousand parameters, loaded from disk, and a byte-level tokenizer with a template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -73,9 +73,7 @@ def test_dpo_is_prepared_by_the_dpo_trainer(built: Path, model: Any, tmp_path: P
 
     network, tokenizer = model
     rows = load_dataset(str(built / "dpo"), split="train", cache_dir=str(tmp_path / "cache"))
-    trainer = DPOTrainer(
-        network, args=_arguments(DPOConfig, tmp_path), train_dataset=rows, processing_class=tokenizer
-    )
+    trainer = DPOTrainer(network, args=_arguments(DPOConfig, tmp_path), train_dataset=rows, processing_class=tokenizer)
     assert len(trainer.train_dataset) == len(rows)
     prepared = trainer.train_dataset[0]
     assert {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(prepared) or "prompt_input_ids" in prepared
