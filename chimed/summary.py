@@ -91,12 +91,10 @@ def show_outcome(outcome: Outcome, request: Request) -> None:
     console.print(_steps(outcome))
     _remarks(outcome, console)
     built = sum(sum(manifest["rows"].values()) for manifest in outcome.stages.values())
-    console.print(
-        f"\nBuilt {built:,} rows in {', '.join(outcome.stages)} from {outcome.bytes / 1e6:,.1f} MB "
-        f"in {outcome.wall:.1f} s ({outcome.bytes / 1e6 / outcome.wall:.1f} MB/s). "
-        f"What became of a row: chimed why ID --out {request.out}",
-        highlight=False,
-    )
+    megabytes = outcome.bytes / 1e6
+    speed = f"{megabytes:,.1f} MB in {outcome.wall:.1f} s, {megabytes / outcome.wall:,.1f} MB/s"
+    console.print(f"\nwhat became of a row: chimed why ID --out {request.out}", highlight=False, soft_wrap=True)
+    console.print(f"Built {built:,} rows: {', '.join(outcome.stages)} ({speed})", highlight=False, soft_wrap=True)
 
 
 def _steps(outcome: Outcome) -> Table:

@@ -220,6 +220,8 @@ class _Window:
     def _over(self, keyed: bool) -> RowError:
         """The reject of a value over the limit; what follows is dropped up to the next that opens as others do."""
         dropped = 0
+        if not self._opening and (found := _OPENING.match(self.text, self.at)):
+            self._opening = found[0]  # of this value: out of sight once the window slides on
         while (nearest := self._next(keyed, self.at + 1)) < 0:
             step = max(len(self.text) - 4096, self.at + 1)
             dropped += step - self.at

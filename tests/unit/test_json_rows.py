@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from chimed.errors import RowError
+from chimed.sources import json_rows
 from chimed.sources.readers import RawFile, Slice, find, rows
 from chimed.sources.spec import Row, Source
 
@@ -165,3 +166,12 @@ def test_large_arrays_stream(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert file.size > 25_000_000
     assert peak < 20_000_000
+
+
+def test_a_first_value_over_the_limit_leaves_those_behind_it() -> None:
+    big = b'{"q": "' + "多喝水。".encode() * 8_500_000 + b'"}\n'
+    chunks = [big[at : at + (1 << 20)] for at in range(0, len(big), 1 << 20)]
+    found = list(json_rows.values(iter([*chunks, b'{"q": "a"}\n{"q": "b"}\n'])))
+    assert isinstance(found[0], RowError)
+    assert found[0].reason == "row-too-large"
+    assert found[1:] == [{"q": "a"}, {"q": "b"}]
