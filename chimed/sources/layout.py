@@ -24,6 +24,8 @@ _CITATION = re.compile(r"\[\d{1,3}(?:[-–~,，、 ]{1,2}\d{1,3})*\]")
 _CAPTION = re.compile(r"(?:续?表|图) ?[\dA-Z]{1,3}(?:[-－.]\d{1,2})?(?![^，。]{0,6}[，。所示])")
 _POINTER = re.compile(r".{0,20}[（(][图表] ?\d{1,3}(?:[-－.]\d{1,2})?[）)]")  # a heading with nothing but a figure
 _CHAPTER = re.compile(r"\d{1,3}[.．、] ?\D{2}")
+_NUMBERED = re.compile(r"(\d{1,3})[.．、] ?(\D[^，。；：]{1,38})")
+OVERVIEWS = {"概述", "疾病概述", "定义"}  # what a chapter opens with
 _ROSTER = re.compile(
     r"附录?[:：].{0,4}名单|[^，。；：]{6,34}(?:医院|大学|学院|中心|研究院|研究所)"
 )  # who wrote it, and where
@@ -61,11 +63,20 @@ def paragraphs(text: str) -> list[str]:
     if not lines:
         return []
     layout, width = _layout(lines)
-    lines = _without_contents(_without_page_numbers(lines, layout))
+    lines = _chapters(_without_contents(_without_page_numbers(lines, layout)))
     lines = _without_running_heads(lines)
     if layout == "wrapped":
         lines = _without_cells(lines, width)
     return [line for line in _without_references(_joined(lines, layout, width)) if not _MENU.search(line)]
+
+
+def _chapters(lines: list[str]) -> list[str]:
+    """Chapters that only a number marks ("14.肾透明细胞肉瘤", then 概述), marked so that nothing is joined to them."""
+    return [
+        f"第{number[1]}章 {number[2]}" if number and following in OVERVIEWS else line
+        for line, following in zip(lines, [*lines[1:], ""], strict=False)
+        for number in [_NUMBERED.fullmatch(line)]
+    ]
 
 
 def _tidy(line: str) -> str:
@@ -255,7 +266,8 @@ def _without_references(lines: list[str]) -> list[str]:
     for line in lines:
         entry = line.startswith("[") and re.match(r"\[\d{1,3}\]", line) is not None
         han = sum("\u4e00" <= c <= "\u9fff" for c in line)
-        inside = entry or (inside and han < 0.3 * len(line)) or line.replace(" ", "") in {"参考文献", "参考文献："}
+        latin = han < 0.3 * len(line) and not _HEADS.match(line)
+        inside = entry or (inside and latin) or line.replace(" ", "") in {"参考文献", "参考文献："}
         if not inside:
             kept.append(line)
     return kept

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chimed.records import Passage
-from chimed.sources.layout import paragraphs
+from chimed.sources.layout import OVERVIEWS, paragraphs
 
 SHORT, LONG = 80, 4000  # characters: shorter sections go with the next one, longer ones are cut
 
@@ -54,7 +54,7 @@ def level_of(line: str, following: str = "") -> float | None:
     if _GUIDE.fullmatch(line):
         return 0
     number = _CHAPTER_NUMBER.match(line)
-    if number and following in {"概述", "疾病概述", "定义"}:
+    if number and following in OVERVIEWS:
         return 0
     if number or len(line) > 16 or not _TITLE.fullmatch(line):
         return None
