@@ -18,9 +18,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Writes the expected output of the golden rows and the README's table of sources anew; read the difference.
+# Writes the expected output of the golden rows and the table of docs/sources.md anew; read the difference.
 golden: $(READY)
-	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/test_docs.py -k "golden or every_source"
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/test_docs.py -k "golden or page_of_sources"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -263,7 +263,11 @@ def _index(
     work: Path,
 ) -> Path | None:
     """Add the evaluation texts of these parts to those before, and write the index of them all."""
-    for part, _ in (entry for entries in done for entry in entries):
+    for part, result in (entry for entries in done for entry in entries):
+        if result["held"]:
+            held = pa.ipc.open_file(pa.memory_map(str(part.folder / "held.arrow"))).read_all().combine_chunks()
+            texts.append((held["text"].combine_chunks(), np.arange(len(held), dtype=np.int32) + np.int32(len(ids))))
+            ids += held["id"].to_pylist()
         for shape in (name for name, count in part.kept.items() if count):
             table = pa.ipc.open_file(pa.memory_map(str(part.folder / f"{shape}.arrow"))).read_all()
             found, owner = evaluation_texts(shape, table)
@@ -290,7 +294,7 @@ def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, 
     for item in loaded.ingredients:
         own = [result for part, result in parts if part.source == item.source.name]
         units = sum(result["units"] for result in own)
-        rejects = sum(sum(result["reasons"].values()) for result in own)
+        rejects = sum(sum(result["reasons"].values()) - result["held"] for result in own)
         if rejects > max(FEW, item.source.max_rejects * units):
             examples = [example for result in own for example in result["examples"]][:3]
             raise BuildError(

@@ -32,15 +32,17 @@ class SourceError(ChimedError, ValueError):
 
 
 class RowError(ChimedError, ValueError):
-    """One row that gives no record. `reason` is a slug such as `no-answer`; it becomes a line of the ledger."""
+    """One row that gives no record. `reason` is a slug such as `no-answer`; it becomes a line of the ledger.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        self.reason = reason
-        self.detail = detail
+    held: the question of an evaluation item that cannot be scored, for want of a key, but must not train either.
+    """
+
+    def __init__(self, reason: str, detail: str = "", held: str = "") -> None:
+        self.reason, self.detail, self.held = reason, detail, held
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
-    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
-        return type(self), (self.reason, self.detail)
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, str]]:
+        return type(self), (self.reason, self.detail, self.held)
 
 
 class BuildError(ChimedError, RuntimeError):

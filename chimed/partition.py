@@ -6,6 +6,7 @@ A part is worked on alone, in any process, and leaves a folder that is complete 
                          row or a record that was rejected; `row` is its place in the shape's tables, -1 for rejects
     <shape>.arrow        the records that passed, cleaned and masked
     <shape>.keys.arrow   their keys, row for row (see KEYS)
+    held.arrow           questions of evaluation items without a key, folded: rejected, but they must not train
     done.json            counts, first rejects, seconds a step
 """
 
@@ -42,6 +43,8 @@ NAMES = tuple(SHAPES)
 UNITS = pa.schema(
     [("id", pa.string()), ("shape", pa.int8()), ("row", pa.int32()), ("reason", pa.string()), ("detail", pa.string())]
 )
+
+HELD = pa.schema([("id", pa.string()), ("text", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class _Work:
         self.masked: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.examples: list[str] = []
+        self.held: list[tuple[str, str]] = []
         self.counts = Counter(rows=0, units=0, chars=0)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.clock = time.process_time()
@@ -138,9 +142,14 @@ class _Work:
             if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
                 self.flush()
         self.flush()
+        if self.held:
+            texts = text.fold(text.clean(pa.array([held for _, held in self.held])))
+            self.write(
+                "held", HELD, pa.Table.from_arrays([pa.array([name for name, _ in self.held]), texts], schema=HELD)
+            )
         for file in self.files.values():
             file.close()
-        done: dict[str, Any] = dict(self.counts)
+        done: dict[str, Any] = {**self.counts, "held": len(self.held)}
         for name in ("kept", "masked", "reasons", "seconds"):
             done[name] = dict(sorted(getattr(self, name).items()))
         (self.folder / "done.json").write_text(json.dumps({**done, "examples": self.examples}, ensure_ascii=False))
@@ -171,6 +180,8 @@ class _Work:
         self.rejects[len(self.ids)] = error
         self.ids.append(f"{self.source.name}/{key}")
         self.shapes.append(-1)
+        if error.held and self.part.split != "train":
+            self.held.append((self.ids[-1], error.held))
 
     def flush(self) -> None:
         self.lap("read")
@@ -216,7 +227,7 @@ class _Work:
         self.lap("clean")
         table = map_texts(shape, table, mask)
         self.lap("mask")
-        reasons = verdicts(shape, table)
+        reasons = verdicts(shape, table, trains=self.part.split == "train")
         table = table.filter(pc.is_null(reasons)).combine_chunks()
         self.lap("judge")
         if len(table):

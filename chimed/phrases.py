@@ -191,6 +191,47 @@ WORDINGS: dict[str, Wording] = {
         ("{head}有哪些预防措施？", "预防{head}要注意什么？", "采取什么措施可以预防{head}？"),
         ("{head}的预防措施包括{tails}。", "预防{head}可采取以下措施：{tails}。", "为预防{head}，应做到{tails}。"),
     ),
+    "别名": _list(
+        ("{head}还有什么名称？", "{head}又叫什么？", "{head}的别名有哪些？"),
+        ("{head}又称{tails}。", "{head}的别名有{tails}。", "{head}也叫{tails}。"),
+    ),
+    "组成": _list(
+        ("{head}由哪些药组成？", "{head}的组成是什么？", "{head}这个方子用了哪些药？"),
+        ("{head}由{tails}组成。", "{head}的药物组成为{tails}。", "{head}所用的药有{tails}。"),
+    ),
+    "功效": _list(
+        ("{head}有什么功效？", "{head}的功效是什么？", "{head}在中医里有什么作用？"),
+        ("{head}的功效为{tails}。", "{head}能{tails}。", "{head}具有{tails}的功效。"),
+    ),
+    "主治": _list(
+        ("{head}主治什么病症？", "{head}可以治哪些病？", "{head}的主治是什么？"),
+        ("{head}主治{tails}。", "{head}的主治病症有{tails}。", "{head}可用于{tails}。"),
+    ),
+    "功能主治": _list(
+        ("{head}的功能主治是什么？", "{head}这个方子用来治什么？", "什么情况下用{head}？"),
+        ("{head}的功能主治为{tails}。", "{head}的功能与主治：{tails}。", "{head}用于{tails}。"),
+    ),
+    "药性": _list(
+        ("{head}的药性是什么？", "{head}性寒还是性热？", "{head}属于哪种药性？"),
+        ("{head}性{tails}。", "{head}的药性为{tails}。"),
+    ),
+    "药味": _list(
+        ("{head}是什么味？", "{head}的五味是什么？", "{head}的药味如何？"),
+        ("{head}味{tails}。", "{head}的药味为{tails}。"),
+    ),
+    "归经": Wording(
+        "list",
+        ("{head}的归经是什么？", "{head}归经如何？", "从归经来说，{head}入什么经？"),
+        (("经。?$", ("{head}归{tails}。", "{head}入{tails}。")), ("", ("{head}归{tails}经。", "{head}入{tails}经。"))),
+    ),
+    "产地": _list(
+        ("{head}产于哪里？", "{head}分布在哪些地方？", "{head}的产地有哪些？"),
+        ("{head}分布于{tails}等地。", "{head}产于{tails}。", "{head}的产地有{tails}。"),
+    ),
+    "出处": _list(
+        ("{head}出自哪部书？", "哪些医书记载了{head}？", "{head}的出处是什么？"),
+        ("{head}出自{tails}。", "{head}见于{tails}。", "记载{head}的书有{tails}。"),
+    ),
 }
 
 # A user's own graph has relations of its own: their names, nouns or verbs, stand in the slot {relation}.
@@ -223,15 +264,28 @@ PRONOUNS: dict[str, tuple[str, ...]] = {
     "药物": ("该药", "本品"),
     "中药": ("该药", "本品"),
     "方剂": ("该方", "本方"),
+    "穴位": ("该穴", "本穴"),
 }
 
 # A document's paragraphs: which relations stand together, and the orders in which the paragraphs can come.
 PARAGRAPHS: dict[str, tuple[str, ...]] = {
-    "about": ("概述", "发病部位", "易感人群", "患病比例", "传染方式"),
+    "about": ("概述", "别名", "出处", "发病部位", "易感人群", "患病比例", "传染方式", "药性", "药味", "归经", "产地"),
     "cause": ("病因", "致病因素"),
     "signs": ("症状", "症状描述", "并发症"),
     "check": ("科室", "检查"),
-    "treat": ("治疗方法", "常用药物", "推荐药物", "治疗周期", "治愈率", "治疗费用", "医保"),
+    "treat": (
+        "组成",
+        "功效",
+        "主治",
+        "功能主治",
+        "治疗方法",
+        "常用药物",
+        "推荐药物",
+        "治疗周期",
+        "治愈率",
+        "治疗费用",
+        "医保",
+    ),
     "food": ("宜吃原则", "宜吃", "忌吃原则", "忌吃", "推荐食谱"),
     "care": ("护理", "预防", "预防措施"),
 }

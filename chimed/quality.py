@@ -60,13 +60,16 @@ _NOISE = (
 _VALUE_NOISE = r"^[^\p{L}\p{N}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$"
 
 _SHORTEST = {"passage": 10, "dialogue": 8, "exam": 3, "preference": 8}  # characters, over all texts of a record
+_TRAINING = ("not-chinese", "mostly-symbols")  # reasons that hold for training text only
 _HAN = 0.05
 _REPEATED = 0.85  # share of a text that stood shortly before
 _REPEATED_FROM = 120  # bytes, 40 Han characters: what is shorter may well say 好的好的
 
 
-def verdicts(shape: str, table: pa.Table) -> pa.StringArray:
+def verdicts(shape: str, table: pa.Table, *, trains: bool = True) -> pa.StringArray:
     """The reason why each row of a cleaned table is rejected, null where it is kept.
+
+    trains: False for rows that are only evaluated on: formulas and other languages are no fault there.
 
     >>> row = {"id": "a/1", "split": "train", "text": "暂无相关资料。", "title": ""}
     >>> verdicts("passage", pa.Table.from_pylist([row])).to_pylist()
@@ -79,7 +82,7 @@ def verdicts(shape: str, table: pa.Table) -> pa.StringArray:
     rules = _RULES[shape]
     verdict = np.full(len(table), -1, np.int8)
     for number, slug in enumerate(REASONS):
-        if slug in rules:
+        if slug in rules and (trains or slug not in _TRAINING):
             verdict[(verdict < 0) & rules[slug](view)] = number
     names = pa.array(list(REASONS))
     return names.take(pa.array(verdict, mask=verdict < 0))

@@ -89,7 +89,7 @@ def show_outcome(outcome: Outcome, request: Request) -> None:
     console.print(stages)
     console.print()
     console.print(_steps(outcome))
-    _remarks(outcome, console)
+    _remarks(outcome, request, console)
     built = sum(sum(manifest["rows"].values()) for manifest in outcome.stages.values())
     megabytes = outcome.bytes / 1e6
     speed = f"{megabytes:,.1f} MB in {outcome.wall:.1f} s, {megabytes / outcome.wall:,.1f} MB/s"
@@ -108,7 +108,7 @@ def _steps(outcome: Outcome) -> Table:
     return table
 
 
-def _remarks(outcome: Outcome, console: Console) -> None:
+def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
     if outcome.reasons:
         first = sorted(outcome.reasons.items(), key=lambda entry: -entry[1])
         listed = ", ".join(f"{reason} {count:,}" for reason, count in first[:6])
@@ -117,7 +117,7 @@ def _remarks(outcome: Outcome, console: Console) -> None:
         console.print(
             "masked: " + ", ".join(f"{kind} {n:,}" for kind, n in outcome.masked.items() if n), highlight=False
         )
-    if outcome.missing:
+    if outcome.missing and request.raw is not None:
         console.print(f"not found below the raw folder: {', '.join(outcome.missing)}", highlight=False)
     for source, files in outcome.unread.items():
         names = ", ".join(file.name for file in files[:2])

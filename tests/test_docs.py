@@ -1,5 +1,6 @@
 """The documents say what is there: commands, options, links, sources and examples."""
 
+import importlib
 import json
 import os
 import re
@@ -7,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -85,21 +85,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def source_table() -> str:
-    """The README's table of sources, made from the first sentence of each source's file."""
-    lines = ["| source | what | licence |", "|---|---|---|"]
+    """The table of docs/sources.md, made from the first sentence of each source's file."""
+    files = {
+        importlib.import_module(f"chimed.sources.{path.stem}") for path in (ROOT / "chimed/sources").glob("[a-z]*.py")
+    }
+    docs = {module.SOURCE.name: str(module.__doc__).strip() for module in files if hasattr(module, "SOURCE")}
+    lines = ["| source | what | shapes | stages | licence |", "|---|---|---|---|---|"]
     for name, source in discover().items():
-        about = str(import_module(f"chimed.sources.{name.replace('-', '_')}").__doc__).strip()
-        what = re.split(r"\.(?:\s|$)", " ".join(about.split()), maxsplit=1)[0]
-        lines.append(f"| `{name}` | {what} | {source.license.replace('unknown', 'none stated')} |")
+        what = re.split(r"\.(?:\s|$)", " ".join(docs[name].split()), maxsplit=1)[0]
+        named = f"[`{name}`]({source.homepage})" if source.homepage else f"`{name}`"
+        licence = source.license.replace("unknown", "none stated")
+        lines.append(f"| {named} | {what} | {', '.join(source.shapes)} | {' '.join(source.stages)} | {licence} |")
     return "\n".join(lines)
 
 
-def test_readme_lists_every_source() -> None:
-    readme = ROOT / "README.md"
-    found = re.search(r"^\| source \|.*?(?=\n\n)", text(readme), re.MULTILINE | re.DOTALL)
+def test_the_page_of_sources_lists_every_source() -> None:
+    page = ROOT / "docs" / "sources.md"
+    found = re.search(r"^\| source \| what.*?(?=\n\n)", text(page), re.MULTILINE | re.DOTALL)
     assert found
     if os.environ.get("UPDATE_GOLDEN"):
-        readme.write_text(text(readme).replace(found[0], source_table()), encoding="utf-8")
+        page.write_text(text(page).replace(found[0], source_table()), encoding="utf-8")
     else:
         assert found[0] == source_table(), "run `make golden`"
 

@@ -1,4 +1,4 @@
-"""The forms that many sources share: Alpaca instructions, ShareGPT conversations and preference pairs.
+"""The forms that many sources share: Alpaca instructions, ShareGPT conversations, preference pairs and triples.
 
 Each takes a row as the readers give it and returns one body, or raises RowError: `unknown-columns` with what was found
 and what was expected when the row is not of the form, and the reasons of `chimed.sources.spec` otherwise.
@@ -7,7 +7,8 @@ and what was expected when the row is not of the form, and the reasons of `chime
 from collections.abc import Mapping
 
 from chimed.errors import RowError
-from chimed.records import Dialogue, Preference, Turn
+from chimed.records import Dialogue, Fact, Preference, Turn
+from chimed.sources.relations import RELATIONS, fact
 from chimed.sources.spec import ROLES, Row, conversation, first, need
 
 Said = list[tuple[str, str]]  # (role in the dialect of the upstream, content)
@@ -19,7 +20,8 @@ def unknown_columns(row: Row, expected: str) -> RowError:
     >>> unknown_columns({"q": "", "a": ""}, "question, answer")
     RowError('unknown-columns: found q, a; expected question, answer')
     """
-    return RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected {expected}")
+    found = ", ".join(str(name) for name in row if name != "#file")
+    return RowError("unknown-columns", f"found {found}; expected {expected}")
 
 
 def is_url(text: str) -> bool:
@@ -76,6 +78,34 @@ def reward(row: Row) -> Preference:
     )
 
 
+def triple(row: Row, names: Mapping[str, str]) -> Fact:
+    """The fact of `head, relation, tail`: entities as text, with their type behind @@, or with it in a column.
+
+    `names` gives our name for an upstream's relation. It holds where the head is of the type that our relation has;
+    for other heads, and for relations of which we have none, the upstream's name and types stay.
+
+    >>> triple({"head": "肺炎@@疾病", "relation": "药物治疗", "tail": "阿莫西林@@药物"}, {"药物治疗": "常用药物"})
+    Fact(head='肺炎', relation='常用药物', tail='阿莫西林', head_type='疾病', tail_type='药品')
+    """
+    if not {"head", "head_entity"} & row.keys() or not {"relation", "rel"} & row.keys():
+        raise unknown_columns(row, "head, relation, tail")
+    relation = need(row, "relation", "rel")
+    head, head_type = _entity(need(row, "head", "head_entity"), first(row, "head_type"))
+    tail, tail_type = _entity(need(row, "tail", "tail_entity"), first(row, "tail_type"))
+    if not head or not tail or head == tail:
+        raise RowError("not-a-fact", f"found {head!r} {relation} {tail!r}")
+    known = names.get(relation, relation)
+    ends = RELATIONS.get(known)
+    if ends and (head_type in {"", ends.head} or known == "别名"):  # everything can have another name
+        return fact(head, known, tail, head_type)
+    return Fact(head, relation, tail, head_type, tail_type)
+
+
+def _entity(text: str, kind: str) -> tuple[str, str]:
+    name, _, behind = text.partition("@@")
+    return name.strip(), kind or behind.strip()
+
+
 def turns_of(value: object) -> Said:
     """(role, content) pairs from a list of turns in either spelling. Raises RowError `turns-not-objects`.
 
@@ -109,8 +139,8 @@ def _history(row: Row) -> Said:
 
 
 def _asked(row: Row) -> Said:
-    """What stands before the output of an Alpaca row."""
-    asked, more = need(row, "instruction", "instruct"), first(row, "input")
+    """What stands before the output of an Alpaca row; some copies leave the instruction empty and ask in the input."""
+    asked, more = need(row, "instruction", "instruct", "input"), first(row, "input")
     return [*_system(row), *_history(row), ("user", f"{asked}\n{more}" if more and more != asked else asked)]
 
 

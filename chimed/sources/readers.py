@@ -181,6 +181,8 @@ def rows(source: Source, part: Slice) -> Numbered:
     try:
         for number, row in _read(source, part):
             nothing = False
+            if source.named and type(row) is dict:
+                row["#file"] = file.name
             yield number, row
     except RowError as fault:
         nothing = False

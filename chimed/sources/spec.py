@@ -32,6 +32,7 @@ class Source:
     files: glob below RAW/<name>/ (or below a zip member path) -> the split that upstream gives those rows. The first
         glob that matches a file decides. Archives (zip, gz, xz, zst) are seen through: `*.csv` matches `a.zip!b.csv`.
     text: how files that are plain text are cut into rows; tables and JSON are recognised by content, not extension.
+    named: whether rows of tables carry the name of their file under "#file", for what only the name tells.
     opens: for text="blocks", the pattern that the first line of every block matches as a whole.
     encoding: "auto" finds it out (UTF-8 with or without BOM, UTF-16, GB18030); name one only where that fails.
     max_rejects: share of rows that may be rejected before the build stops with examples.
@@ -48,6 +49,7 @@ class Source:
     stages: tuple[Stage, ...]
     text: Literal["lines", "paragraphs", "blocks", "file"] = "lines"
     opens: str = ""
+    named: bool = False
     encoding: str = "auto"
     max_rejects: float = 0.2
 

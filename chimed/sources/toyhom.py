@@ -1,16 +1,27 @@
 """Chinese-medical-dialogue-data: 790,000 question-answer pairs of six departments.
 
 GB18030 tables `department,title,ask,answer`, and a text form: blocks of "title,ask" and the answer, parted by blank
-lines. 无 stands for an empty question.
+lines. 无 stands for an empty question. What circulates as JSON calls them `question, answer`, `ask, answer` or
+`instruction, input, output`; there the instruction may say nothing but which doctor is to answer.
 """
 
+import re
 from collections.abc import Iterable
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
+from chimed.sources.forms import is_url, unknown_columns
 from chimed.sources.spec import Row, Source, conversation, first
 
 _NOTHING = {"无", "無", "没有", "暂无", "-", "."}
+_TITLES, _ASKS, _ANSWERS = (
+    ("title", "question", "query", "instruction"),
+    ("ask", "input"),
+    ("answer", "output", "response"),
+)
+_PERSONA = re.compile(
+    r"(?:现在)?你是一[个名位](\S{1,12}?)(?:医生|医师|大夫|专家)，?请?(?:你)?根据(?:患者|病人)的\S{2,12}"
+)
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -19,20 +30,23 @@ def parse(row: Row) -> Iterable[Body]:
     >>> parse({"text": "高血压能喝酒吗？,无\\n不建议饮酒。", "name": "内科"})[0].turns[0].content
     '高血压能喝酒吗？'
     """
-    if "answer" in row and "ask" in row:
-        title, ask, answer = first(row, "title"), first(row, "ask"), first(row, "answer")
-        department = first(row, "department")
-    elif isinstance(row.get("text"), str):
+    if isinstance(row.get("text"), str):
         asked, _, answer = row["text"].partition("\n")
         title, _, ask = asked.partition(",")
-        department = ""
+    elif {*_TITLES, *_ASKS} & row.keys() and set(_ANSWERS) & row.keys():
+        title, ask, answer = first(row, *_TITLES), first(row, *_ASKS), first(row, *_ANSWERS)
     else:
-        raise RowError("unknown-columns", f"found {', '.join(map(str, row))}; expected department, title, ask, answer")
+        raise unknown_columns(row, "department, title, ask, answer; question, answer; or instruction, input, output")
+    department = first(row, "department")
+    if ask and (persona := _PERSONA.fullmatch(title)):
+        department, title = department or persona[1], ""
     said = _question("" if title.strip() in _NOTHING else title.strip(), "" if ask.strip() in _NOTHING else ask.strip())
     if not said:
         raise RowError("no-question")
     if answer.strip() in _NOTHING or not answer.strip():
         raise RowError("no-answer")
+    if is_url(answer.strip()):
+        raise RowError("answer-is-url", answer[:80])
     return (Dialogue(conversation((("user", said), ("assistant", answer))), department),)
 
 
@@ -47,7 +61,7 @@ SOURCE = Source(
     title="Chinese-medical-dialogue-data",
     homepage="https://github.com/Toyhom/Chinese-medical-dialogue-data",
     license="MIT",
-    files={"**/*.csv": "train", "**/*.txt": "train"},
+    files={"**/*.csv": "train", "**/*.txt": "train", "**/*.json*": "train"},
     parse=parse,
     shapes=("dialogue",),
     stages=("cpt", "sft"),

@@ -48,9 +48,20 @@ def test_any_text_is_taken(text: str) -> None:
 
 
 def test_numbered_chapters_end_a_reference_list() -> None:
-    overview = "本病是一种罕见的遗传性疾病，多在儿童时期起病，早期表现不典型，容易被误诊，需要结合基因检测结果综合判断。"
+    overview = (
+        "本病是一种罕见的遗传性疾病，多在儿童时期起病，早期表现不典型，容易被误诊，需要结合基因检测结果综合判断。"
+    )
     long = "患者出生时多无异常，随着年龄增长逐渐出现视力下降、肥胖和多指畸形，部分患者还有肾脏受累，应当定期随访。"
-    lines = ["7.甲综合征", "概述", overview, "治疗", long, "参考文献", "[1] LEE A, KIM B. A syndrome. Lancet Neurol", "40"]
+    lines = [
+        "7.甲综合征",
+        "概述",
+        overview,
+        "治疗",
+        long,
+        "参考文献",
+        "[1] LEE A, KIM B. A syndrome. Lancet Neurol",
+        "40",
+    ]
     lines += ["8.Barde t 综合征", "概述", overview.replace("儿童", "成年"), "治疗", long.replace("肥胖", "消瘦")]
     found = sections("\n".join(lines), "罕见病指南")
     assert {p.title.split(" · ")[1] for p in found} == {"甲综合征", "Barde t 综合征"}

@@ -1,0 +1,164 @@
+r"""Classics of traditional Chinese medicine: books of the Tang to the Republic as text files in GB18030.
+
+A book is a run of chapters marked <目录> (part of the book) and <篇名> (chapter), whose text is hard-wrapped and opens
+with 内容： or 属性：. Marks of the typesetting (\x for bold, \r…\r for a picture) are taken off. A conversion between
+scripts put phrases of today all through the collection (香港脚 for 脚气, 冷冻饮料 for 冷饮); the old ones are put back.
+Chapters whose lines were cut off upstream are left out, and those without a sentence. Files without marks are modern
+texts from web pages, not classics, and are rejected.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from chimed.errors import RowError
+from chimed.records import Body, Passage
+from chimed.sources.forms import unknown_columns
+from chimed.sources.spec import Row, Source
+
+SHORT, LONG = 80, 4000  # characters: shorter chapters go with the next one, longer ones are cut
+_NUMBER = re.compile(r"^\d+[-－_ ]*")
+_CHAPTER = re.compile(r"^<(目录|篇名)>", re.MULTILINE)
+_LABEL = re.compile(r"^(?:内容|属性)：")
+_ITEM = re.compile(r"^[０-９\d]+[.．、]\s*")  # a chapter's number in its name
+_PICTURE = re.compile(r"\\r[^\\\n]*\\p[^\\\n]*\\r|\\r[^\\\n]*\\r")
+_MARK = re.compile(r"\\[A-Za-z]")
+# What the conversion left nothing of but in headings. 浓 stands for 厚 and for itself (浓煎, 浓汁).
+_SLIPS = tuple(
+    (re.compile(found), meant)
+    for found, meant in (
+        ("浓(?=[朴薄味肠衣涂])|(?<=[味气皮肉叶])浓", "厚"),
+        ("香港脚", "脚气"),
+        ("冷冻饮料", "冷饮"),
+        ("营运", "运行"),
+        ("学人", "学者"),
+        ("帮助", "说明"),
+        ("干元(?=资|者|亨)|(?<=哉)干元", "乾元"),
+        ("∶", "："),
+    )
+)
+_ENDS = ("。", "；", "：", "！", "？", "）", ")", "」", "”", "】", "〕")
+_STUB = 4  # characters of a line that holds only the beginning of what it held
+_SENTENCE = re.compile(r"(?<=[。！？])")
+
+
+def parse(row: Row) -> Iterable[Body]:
+    """The chapters of a book, titled "book · part · chapter".
+
+    >>> text = "<目录>卷一\\\\草部\\n<篇名>甘草\\n内容：味甘，平。主脏腑寒热邪 \\n气，坚筋骨。"
+    >>> parse({"text": text, "name": "003-甘草小识"})[0]
+    Passage(text='甘草\\n味甘，平。主脏腑寒热邪气，坚筋骨。', title='甘草小识 · 草部')
+    """
+    if not isinstance(row.get("text"), str):
+        raise unknown_columns(row, "plain text")
+    book = _NUMBER.sub("", str(row.get("name") or "")).strip()
+    if "<篇名>" not in row["text"]:
+        raise RowError("unmarked-book", f"{book}: found no chapter marked <篇名>")
+    found = tuple(
+        Passage(part, section.title) for section in _merged(_chapters(row["text"], book)) for part in section.parts()
+    )
+    if not found:
+        raise RowError("no-text", f"{book}: no chapter is whole and has a sentence")
+    return found
+
+
+@dataclass(slots=True)
+class _Chapter:
+    path: tuple[str, ...]  # book and part
+    names: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.lines))
+
+    @property
+    def title(self) -> str:
+        return " · ".join((*self.path, *self.names) if len(self.names) == 1 and self.size >= SHORT else self.path)
+
+    def parts(self) -> list[str]:
+        """Its text, cut between paragraphs, or between the sentences of a long one, where it is too long."""
+        pieces = [piece for line in self.lines for piece in (_SENTENCE.split(line) if len(line) > LONG else (line,))]
+        parts: list[list[str]] = [[]]
+        size = 0
+        for piece in pieces:
+            if size and size + len(piece) > LONG:
+                parts.append([])
+                size = 0
+            parts[-1].append(piece)
+            size += len(piece)
+        return [text for text in map("\n".join, parts) if _SENTENCE.search(text) or "；" in text]
+
+
+def _chapters(text: str, book: str) -> Iterator[_Chapter]:
+    part = ""
+    _, *cut = _CHAPTER.split(text)
+    for mark, body in zip(cut[::2], cut[1::2], strict=True):
+        name, _, rest = body.partition("\n")
+        name = _MARK.sub("", _tidy(name)) if mark == "篇名" else name.strip()
+        if mark == "目录":
+            part = _tidy(name.replace("\\", "/").rpartition("/")[2])
+            continue
+        if "书名：" in rest[:40]:  # the title page
+            continue
+        lines = _paragraphs(rest)
+        if lines:
+            name = _ITEM.sub("", name)
+            yield _Chapter((book, part) if part and part != book else (book,), [name], lines)
+
+
+def _tidy(line: str) -> str:
+    for slip, meant in _SLIPS:
+        line = slip.sub(meant, line)
+    return line.strip()
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The paragraphs of a chapter, [] when its lines were cut off: two stubs one behind the other."""
+    text = _MARK.sub("", _PICTURE.sub("", text))
+    lines = [line for line in (_LABEL.sub("", _tidy(line)) for line in text.split("\n")) if line]
+    stubs = [len(line) <= _STUB and not line.endswith(_ENDS) for line in lines]
+    if any(one and other for one, other in pairwise(stubs)):
+        return []
+    full = max(map(len, lines), default=0)
+    joined: list[str] = []
+    whole = True
+    for line in lines:
+        if whole:
+            joined.append(line)
+        else:
+            joined[-1] += line
+        # A line that is not full ends its paragraph, unless it is the overflow of the one before or a comma goes on.
+        goes_on = len(line) <= _STUB or line.endswith(("，", "、"))
+        whole = len(line) < 0.8 * full and (line.endswith(_ENDS) or (len(line) < 0.6 * full and not goes_on))
+    return joined
+
+
+def _merged(chapters: Iterable[_Chapter]) -> Iterator[_Chapter]:
+    """Chapters of a size: a short one takes in the next of its part; each keeps its name as a line above its text."""
+    held: _Chapter | None = None
+    for chapter in chapters:
+        named = [*chapter.names, *chapter.lines]
+        if held and held.path == chapter.path and held.size < SHORT:
+            held.names += chapter.names
+            held.lines += named
+            continue
+        if held:
+            yield held
+        held = _Chapter(chapter.path, chapter.names, named)
+    if held:
+        yield held
+
+
+SOURCE = Source(
+    name="tcm-classics",
+    title="Classics of traditional Chinese medicine",
+    homepage="https://github.com/xiaopangxia/TCM-Ancient-Books",
+    license="unknown",
+    files={"**/*.txt*": "train"},
+    parse=parse,
+    shapes=("passage",),
+    stages=("cpt", "rag"),
+    text="file",
+)
