@@ -66,6 +66,28 @@ def build(
 
 
 @app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Sources, as chimed sources lists them.")],
+    raw: Annotated[Path, typer.Option(help="Folder that gets a folder of raw files for each source.")],
+    as_json: Json = False,
+) -> None:
+    """Download raw files from where upstream publishes them; the same command goes on after a break."""
+    from dataclasses import asdict
+
+    from chimed import summary
+    from chimed.sources.fetch import check, named
+    from chimed.sources.fetch import fetch as bring
+
+    chosen = named(names)
+    if not as_json:
+        summary.show_licences(chosen)
+    with summary.Bars() as progress:
+        found = [entry for source in chosen for entry in bring(source, raw, progress.step)]
+    _print_json([asdict(entry) for entry in found]) if as_json else summary.show_fetched(found)
+    check(found)
+
+
+@app.command()
 def sources(
     raw: Annotated[Path | None, typer.Option(help="Folder with raw files: say which sources are there.")] = None,
     as_json: Json = False,

@@ -29,6 +29,7 @@ REASONS: dict[str, str] = {
     "mostly-symbols": "More than half of the characters are neither letters nor digits.",
     "repeated-text": "A text says the same few characters over and over.",
     "answer-repeats-question": "The answer is the question.",
+    "only-courtesy": "No reply of the conversation says more than thanks and good wishes.",
     "too-few-options": "The exam item has fewer than two options.",
     "duplicate-options": "Two options of the exam item are the same.",
     "answer-not-an-option": "The answer of the exam item is not made of letters of its options.",
@@ -53,6 +54,10 @@ _FIGURE = (
     "如[上下左右]?附?图|[见附]图[0-9０-９一二三]|[见附][上下]?图[，。,（(示所]|[上下]图[中为是示所，。,]|[（(]图[）)0-9]|暂无图"
     "|(^|[，。；：、])图[中示]"
 )
+_COURTESY = (
+    r"^([\s\p{P}]*(不客气|不用谢|不谢|没关系|谢谢您?的?(信任|理解|支持|咨询)?|感谢您?的?(信任|理解|支持|咨询)|您好|你好"
+    r"|(祝|愿)您?你?(宝宝|孩子|家人)?(早日|身体|一切)?(康复|健康|顺利|平安)|再见|有事再联系|随时联系))+[\s\p{P}]*$"
+)
 _NOISE = (
     r"^[^\p{L}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$|^@|@$"
     r"|^(查看更多|更多|查看全部|查看详情|详情|详细|展开|收起|点击.*)[\s\p{P}]*$"
@@ -60,7 +65,7 @@ _NOISE = (
 _VALUE_NOISE = r"^[^\p{L}\p{N}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$"
 
 _SHORTEST = {"passage": 10, "dialogue": 8, "exam": 3, "preference": 8}  # characters, over all texts of a record
-_TRAINING = ("not-chinese", "mostly-symbols")  # reasons that hold for training text only
+_TRAINING = ("not-chinese", "mostly-symbols", "only-courtesy")  # reasons that hold for training text only
 _HAN = 0.05
 _REPEATED = 0.85  # share of a text that stood shortly before
 _REPEATED_FROM = 120  # bytes, 40 Han characters: what is shorter may well say 好的好的
@@ -305,6 +310,13 @@ def _sentence(view: _View) -> Mask:
     return told(view.columns["head"]) | (_named(view) & told(view.answer))
 
 
+def _courtesy(view: _View) -> Mask:
+    replies = _numpy(pc.equal(view.columns["turns"].flatten().field("role"), "assistant"))
+    says = np.zeros(len(view.row), bool)
+    says[replies] = ~_has(view.texts.filter(pa.array(replies)), _COURTESY)
+    return ~view.any(says)
+
+
 _VIEWS: dict[str, Callable[[dict[str, Any]], _View]] = {
     "passage": _passage_view,
     "fact": _fact_view,
@@ -325,7 +337,7 @@ _ANSWERED: dict[str, Callable[[_View], Mask]] = {
 }
 _RULES: dict[str, dict[str, Callable[[_View], Mask]]] = {
     "passage": {**_COMMON, "too-short": _short("passage")},
-    "dialogue": {**_COMMON, **_ANSWERED, "too-short": _short("dialogue")},
+    "dialogue": {**_COMMON, **_ANSWERED, "only-courtesy": _courtesy, "too-short": _short("dialogue")},
     "exam": {
         **_COMMON,
         "too-short": _short("exam"),

@@ -68,6 +68,7 @@ class Recipe(_Closed):
     near: Jaccard similarity of distinct character 5-grams at or above which two rows are one.
     validation: share of the duplicate clusters of the training rows held out for validation.
     rag_length: longest passage of the rag stage, in characters.
+    length_balance: leave out preference pairs until the median length of chosen to rejected replies is near 1.
     script: "simplified" turns traditional characters into simplified ones, "as-is" leaves them.
     """
 
@@ -76,6 +77,7 @@ class Recipe(_Closed):
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.01
     rag_length: Annotated[int, Field(ge=64, le=8192)] = 512
     script: Literal["simplified", "as-is"] = "simplified"
+    length_balance: bool = True
     sources: tuple[SourceEntry, ...]
 
 

@@ -5,7 +5,7 @@ the row's id and the seed). `shard` gathers one range of that hash from all runs
 """
 
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from chimed import corpus, graph, stages
+from chimed import corpus, graph, preferences, stages
 from chimed.corpus import Prepared
 from chimed.dedup import exact_keys
 from chimed.records import Split
@@ -63,9 +63,13 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A task for `shard`: one file of a stage."""
+    """A task for `shard`: one file of a stage.
+
+    dropped: a .npy file with the places in the shuffle of rows to leave out, ascending, or None.
+    """
 
     runs: tuple[Path, ...]
+    dropped: Path | None
     number: int
     count: int
     path: Path
@@ -73,11 +77,29 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What one render left: files, rows and bytes by split, rows by source, split."""
+    """What one render left: files and bytes by split."""
 
     files: dict[Split, Path]
     size: dict[Split, int]
-    rows: dict[str, Counter[Split]]
+
+
+def feeds(stage: Stage) -> tuple[str, ...]:
+    """The shapes that feed a stage, those that only pairs are made from among them.
+
+    >>> feeds("dpo")
+    ('preference', 'exam', 'fact')
+    """
+    return (*stages.serves(stage), *(("exam", "fact") if stage == "dpo" else ()))
+
+
+def _rendered(stage: Stage, shape: str, rows: pa.Table, length: int) -> pa.Table:
+    match stage, shape:
+        case "dpo", "exam":
+            return preferences.exam_pairs(rows)
+        case "dpo", "fact":
+            return preferences.fact_pairs(rows)
+        case _:
+            return stages.render(stage, shape, rows, length=length)
 
 
 def scatter(hashes: UInt64, salt: int) -> UInt64:
@@ -106,10 +128,15 @@ def chosen(hashes: UInt64, choice: Choice, source: str) -> npt.NDArray[np.bool_]
     return scatter(hashes, 4 * choice.seed + CHOOSE) <= np.uint64(choice.limits[source])
 
 
+def run(task: Render | Graph) -> Runs:
+    """Render one part, or the facts of all parts, for one stage into runs."""
+    return render_graph(task) if isinstance(task, Graph) else render(task)
+
+
 def render(task: Render) -> Runs:
     """Render the rows of one part for one stage into runs."""
     writer = _Runs(task.stage, task.folder, task.choice)
-    for shape in stages.serves(task.stage):
+    for shape in feeds(task.stage):
         if not task.part.kept.get(shape) or shape == "fact":
             continue
         decision = corpus.read(task.decisions / f"{shape}.arrow")
@@ -139,7 +166,7 @@ def render_graph(task: Graph) -> Runs:
             facts = facts.filter(pa.array(decision.stays[decision.part(number)]))
             tables.append(facts.append_column("source", pa.array([part.source] * len(facts), pa.string())))
     if tables:
-        make = graph.questions if task.stage == "sft" else graph.documents
+        make = {"sft": graph.questions, "dpo": graph.corrupted}.get(task.stage, graph.documents)
         derived = make(pa.concat_tables(tables), tuple(task.choice.limits)).combine_chunks()
         hashes = exact_keys(derived["id"].combine_chunks())[:, 0]
         takes = np.zeros(len(derived), bool)
@@ -168,12 +195,11 @@ class _Runs:
         self.schema = stages.COLUMNS[stage].append(pa.field("shuffle", pa.uint64()))
         self.files: dict[Split, pa.ipc.RecordBatchFileWriter] = {}
         self.size: Counter[Split] = Counter()
-        self.rows: defaultdict[str, Counter[Split]] = defaultdict(Counter)
 
     def add(self, shape: str, rows: pa.Table, split: Split, clusters: UInt64) -> None:
         salt = 4 * self.choice.seed
         for own, part in self._splits(split, clusters, salt + HOLD_OUT):
-            rendered = stages.render(self.stage, shape, rows.filter(pa.array(part)), length=self.choice.length)
+            rendered = _rendered(self.stage, shape, rows.filter(pa.array(part)), self.choice.length)
             if not len(rendered):
                 continue
             shuffle = scatter(exact_keys(rendered["id"].combine_chunks())[:, 0], salt + SHUFFLE)
@@ -182,8 +208,6 @@ class _Runs:
                 self.files[own] = pa.ipc.new_file(self.partial / f"{own}.arrow", self.schema)
             self.files[own].write_table(rendered.combine_chunks())
             self.size[own] += rendered.nbytes
-            for entry in rendered["source"].value_counts().to_pylist():
-                self.rows[entry["values"]][own] += entry["counts"]
 
     def _splits(self, split: Split, clusters: UInt64, salt: int) -> Iterable[tuple[Split, npt.NDArray[np.bool_]]]:
         if self.stage == "eval" or split != "train":
@@ -197,21 +221,23 @@ class _Runs:
         for file in self.files.values():
             file.close()
         self.partial.rename(self.folder)
-        return Runs({own: self.folder / f"{own}.arrow" for own in self.files}, dict(self.size), dict(self.rows))
+        return Runs({own: self.folder / f"{own}.arrow" for own in self.files}, dict(self.size))
 
 
-def shard(task: Shard) -> int:
-    """Write one shard: the rows of all runs that fall into its range of the shuffle; how many they are."""
+def shard(task: Shard) -> dict[str, int]:
+    """Write one shard: the rows of all runs that fall into its range of the shuffle; how many they are by source."""
     low = task.number * 2**64 // task.count
     high = (task.number + 1) * 2**64 // task.count
     pieces = list(_pieces(task.runs, low, high))
-    table = pa.concat_tables(pieces).combine_chunks() if pieces else None
-    if table is None:
-        return 0
+    if not pieces:
+        return {}
+    table = pa.concat_tables(pieces).combine_chunks()
+    if task.dropped is not None:
+        table = table.filter(pa.array(~np.isin(table["shuffle"].to_numpy(), np.load(task.dropped)))).combine_chunks()
     table = table.take(pc.sort_indices(table, [("shuffle", "ascending"), ("id", "ascending")])).drop(["shuffle"])
     table = table.replace_schema_metadata(None)
     pq.write_table(table, task.path, compression="zstd", compression_level=3, row_group_size=RUN_ROWS)
-    return len(table)
+    return {entry["values"]: entry["counts"] for entry in table["source"].value_counts().to_pylist()}
 
 
 def _pieces(runs: Sequence[Path], low: int, high: int) -> Iterator[pa.Table]:

@@ -20,7 +20,10 @@ from chimed.ledger import look_up
 from chimed.outcome import Outcome
 from chimed.quality import REASONS
 from chimed.sources import discover
+from chimed.sources.fetch import Fetched
+from chimed.sources.origins import ORIGINS
 from chimed.sources.readers import find
+from chimed.sources.spec import Source
 
 VERDICTS = ("read", "rejected", "repeated", "leaked", "kept")
 
@@ -117,6 +120,10 @@ def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
         console.print(
             "masked: " + ", ".join(f"{kind} {n:,}" for kind, n in outcome.masked.items() if n), highlight=False
         )
+    for kind, own in outcome.stages.get("dpo", {}).get("pairs", {}).items():
+        after = f", now {own['ratio_kept']:.2f}" if own["ratio_kept"] else ""
+        told = f"kept {own['kept']:,} of {own['made']:,}; chosen to rejected length {own['ratio']:.2f}{after}"
+        console.print(f"pairs, {kind}: {told}", highlight=False)
     if outcome.missing and request.raw is not None:
         console.print(f"not found below the raw folder: {', '.join(outcome.missing)}", highlight=False)
     for source, files in outcome.unread.items():
@@ -127,39 +134,75 @@ def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
 
 
 def sources(raw: Path | None) -> list[dict[str, Any]]:
-    """Every built-in source, and the state of its files below `raw`: found (how many), missing or unknown."""
-    listed = []
-    for source in discover().values():
-        state = "unknown"
-        if raw is not None:
-            files = find(source, raw)[0] if (raw / source.name).is_dir() else []
-            state = f"found {len(files)}" if files else "missing"
-        listed.append(
-            {
-                "name": source.name,
-                "title": source.title,
-                "shapes": list(source.shapes),
-                "stages": list(source.stages),
-                "license": source.license,
-                "homepage": source.homepage,
-                "files": dict(source.files),
-                "state": state,
-            }
-        )
-    return listed
+    """Every built-in source, and the state of its files below `raw`: found, partly found, missing, or unknown."""
+    return [
+        {
+            "name": source.name,
+            "title": source.title,
+            "shapes": list(source.shapes),
+            "stages": list(source.stages),
+            "license": source.license,
+            "homepage": source.homepage,
+            "files": dict(source.files),
+            "state": "unknown" if raw is None else _state(source, raw),
+        }
+        for source in discover().values()
+    ]
+
+
+def _state(source: Source, raw: Path) -> str:
+    """Which of the patterns of a source have files: several may be one data set in its circulating forms."""
+    files = find(source, raw)[0] if (raw / source.name).is_dir() else []
+    if not files:
+        return "missing"
+    splits = {file.split for file in files}
+    lacking = [split for split in dict.fromkeys(source.files.values()) if split not in splits]
+    return (
+        f"partly found, no {' or '.join(lacking)} files"
+        if lacking
+        else f"found {len(files)} file{'s' if len(files) > 1 else ''}"
+    )
 
 
 def show_sources(listed: list[dict[str, Any]]) -> None:
-    """The sources as a table."""
-    console = Console()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("source", "shape", "stages", "licence", "files"):
-        table.add_column(name, overflow="fold")
+    """The sources, two lines each: what it is, and where it comes from or what to put where."""
+    console = Console(highlight=False, soft_wrap=True)
     for entry in listed:
-        cells = [entry["name"], " ".join(entry["shapes"]), " ".join(entry["stages"]), entry["license"], entry["state"]]
-        table.add_row(*cells)
-    console.print(table)
-    console.print("\nHome pages and file names: chimed sources --json; what is there: chimed sources --raw DIR")
+        shapes, stages = ", ".join(entry["shapes"]), " ".join(entry["stages"])
+        state = "" if entry["state"] == "unknown" else f"  {entry['state']}"
+        console.print(
+            Text(entry["name"], "bold").append(f"  {shapes}: {stages}  [{entry['license']}]{state}", "default")
+        )
+        patterns = ", ".join(list(entry["files"])[:3]) + (", …" if len(entry["files"]) > 3 else "")
+        console.print(Text(f"    {entry['homepage'] or 'no home page known'}", "dim"))
+        if entry["state"] == "missing":
+            get = f"chimed fetch {entry['name']}, or " if ORIGINS[entry["name"]].files else ""
+            console.print(Text(f"    {get}put its files into RAW/{entry['name']}/: {patterns}"))
+    if all(entry["state"] == "unknown" for entry in listed):
+        console.print("\nWhich of them are there: chimed sources --raw DIR; everything: chimed sources --json")
+
+
+def show_licences(chosen: list[Source]) -> None:
+    """Under which licence each source is published, before anything of it is fetched."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for source in chosen:
+        home = f", {source.homepage}" if source.homepage else ""
+        console.print(f"{source.name}: licence {source.license}{home}")
+
+
+def show_fetched(found: list[Fetched]) -> None:
+    """What became of each file, with its digest, and what is left to be got by hand; failures are told by `check`."""
+    console = Console(highlight=False, markup=False)
+    table = _table("file", "state", "MB", "sha256")
+    for entry in found:
+        if entry.state != "by-hand":
+            name = f"{entry.source}/{Path(entry.path).name}"
+            table.add_row(name, entry.state, f"{entry.size / 1e6:,.1f}", entry.sha256[:16])
+    if table.row_count:
+        console.print(table)
+        for entry in found:
+            if entry.state in ("kept", "by-hand"):
+                console.print(f"\n{entry.source}: {entry.detail}", soft_wrap=True)
 
 
 def sample(folder: Path, rows: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

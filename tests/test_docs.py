@@ -175,3 +175,11 @@ def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
 def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
     (recipe := tmp_path / "recipe.yaml").write_text(fences(ROOT / "CONTRIBUTING.md", "yaml")[0], encoding="utf-8")
     assert [item.source.name for item in load_recipe(recipe).ingredients] == ["clinic-qa"]
+    (tmp_path / "raw" / "clinic-qa").mkdir(parents=True)
+    rows = fences(ROOT / "CONTRIBUTING.md", "csv")[0]
+    (tmp_path / "raw" / "clinic-qa" / "train.csv").write_text(rows, encoding="utf-8")
+    options = ["--stage", "sft", "--raw", "raw", "--recipe", "recipe.yaml", "--out", "out"]
+    command = [sys.executable, "-c", "from chimed.cli import main; main()", "build", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Built 1 rows: sft" in done.stdout

@@ -64,6 +64,7 @@ def card(manifest: dict[str, Any], loaded: Loaded) -> str:
         cells = [title, spec.license, f"{sum(rows.values()):,}"]
         cells += [f"{counts[verdict]:,}" for verdict in ("read", "rejected", "repeated", "leaked")]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += _pairs(manifest.get("pairs", {}))
     recipe = manifest["recipe"]
     lines += [
         "",
@@ -79,6 +80,21 @@ def card(manifest: dict[str, Any], loaded: Loaded) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pairs(pairs: dict[str, Any]) -> list[str]:
+    """The table of preference pairs by how they were made."""
+    if not pairs:
+        return []
+    lines = [
+        "",
+        "| pairs | made | kept | median length, chosen to rejected | of those kept |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for kind, own in pairs.items():
+        kept = f"{own['ratio_kept']:.2f}" if own["ratio_kept"] is not None else ""
+        lines.append(f"| {kind} | {own['made']:,} | {own['kept']:,} | {own['ratio']:.2f} | {kept} |")
+    return lines
 
 
 def _sum(files: dict[str, dict[str, int]]) -> dict[str, int]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from chimed import shards, stages
+from chimed import shards
 from chimed.corpus import Decision, Prepared
 from chimed.engine import Engine
 from chimed.outcome import Outcome, Progress
+from chimed.publish.balance import balance
 from chimed.publish.card import card
 from chimed.recipe import Loaded
 from chimed.records import SPLITS
@@ -54,19 +55,20 @@ def publish(
     shutil.rmtree(work, ignore_errors=True)
     began = time.perf_counter()
     runs = _render(stage, decisions, work, pool, progress)
+    pairs, dropped = balance(runs, work) if stage.name == "dpo" and stage.loaded.recipe.length_balance else ({}, None)
     rendered = time.perf_counter()
     partial = work / "folder"
     partial.mkdir(parents=True)
-    rows = _shards(stage, runs, partial, pool, progress)
+    sources = _shards(stage, runs, dropped, partial, pool, progress)
+    rows: dict[str, int] = {
+        split: total for split in SPLITS if (total := sum(own.get(split, 0) for own in sources.values()))
+    }
     if not rows:
         shutil.rmtree(work)
         return None
-    sources: dict[str, Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        for source, counts in run.rows.items():
-            sources[source].update(counts)
     seconds = {**outcome.seconds, "render": rendered - began, "shards": time.perf_counter() - rendered}
-    content = _manifest(stage, rows, {name: dict(counts) for name, counts in sorted(sources.items())}, outcome, seconds)
+    content = _manifest(stage, rows, sources, outcome, seconds)
+    content["pairs"] = pairs
     (partial / "README.md").write_text(card(content, stage.loaded), encoding="utf-8")
     content["files"] = {p.name: _sha256(p) for p in sorted(partial.iterdir())}
     text = json.dumps(content, ensure_ascii=False, indent=1)
@@ -95,7 +97,7 @@ def _choice(stage: Stage, decisions: dict[str, Decision]) -> shards.Choice:
         own = [
             number for number, part in enumerate(stage.parts) if part.source == source.name and part.split == "train"
         ]
-        served = [decisions[shape] for shape in stages.serves(stage.name) if shape != "fact"]
+        served = [decisions[shape] for shape in shards.feeds(stage.name) if shape != "fact"]
         kept = [d.id_hash[d.part(n)][d.stays[d.part(n)]] for d in served for n in own]
         hashes = np.sort(shards.scatter(np.concatenate(kept), 4 * recipe.seed + shards.CHOOSE)) if kept else np.zeros(0)
         if len(hashes) > item.cap:
@@ -112,26 +114,31 @@ def _render(
         for number, part in enumerate(stage.parts)
         if part.source in choice.limits and (part.split == "train") == (stage.name != "eval")
     ]
-    tasks = [
+    tasks: list[shards.Render | shards.Graph] = [
         shards.Render(stage.name, number, part, stage.decisions, choice, work / f"{number:06d}")
         for number, part in served
-        if any(part.kept.get(shape) for shape in stages.serves(stage.name) if shape != "fact")
+        if any(part.kept.get(shape) for shape in shards.feeds(stage.name) if shape != "fact")
     ]
-    advance = progress.step(f"render {stage.name}", len(tasks) + 1)
+    if "fact" in shards.feeds(stage.name) and any(part.kept.get("fact") for _, part in served):
+        # First, because it takes longest.
+        tasks.insert(0, shards.Graph(stage.name, stage.parts, stage.decisions, choice, work / "graph"))
+    advance = progress.step(f"render {stage.name}", len(tasks))
     runs: dict[int, shards.Runs] = {}
-    for number, run in pool.map(shards.render, tasks):
+    for number, run in pool.map(shards.run, tasks):
         runs[number] = run
         advance(1)
-    found = [runs[number] for number in sorted(runs)]
-    if "fact" in stages.serves(stage.name) and any(part.kept.get("fact") for _, part in served):
-        graph = shards.Graph(stage.name, stage.parts, stage.decisions, choice, work / "graph")
-        found += [run for _, run in pool.map(shards.render_graph, [graph])]
-    advance(1)
-    return found
+    return [runs[number] for number in sorted(runs)]
 
 
-def _shards(stage: Stage, runs: list[shards.Runs], folder: Path, pool: Engine, progress: Progress) -> dict[str, int]:
-    """Write the shards of every split; rows by split."""
+def _shards(
+    stage: Stage,
+    runs: list[shards.Runs],
+    dropped: Path | None,
+    folder: Path,
+    pool: Engine,
+    progress: Progress,
+) -> dict[str, dict[str, int]]:
+    """Write the shards of every split; rows by source and split."""
     tasks, splits = [], []
     for split in SPLITS:
         files = tuple(run.files[split] for run in runs if split in run.files)
@@ -139,14 +146,15 @@ def _shards(stage: Stage, runs: list[shards.Runs], folder: Path, pool: Engine, p
             count = max(1, -(-sum(run.size.get(split, 0) for run in runs) // shards.SHARD_BYTES))
             for number in range(count):
                 path = folder / f"{split}-{number:05d}-of-{count:05d}.parquet"
-                tasks.append(shards.Shard(files, number, count, path))
+                tasks.append(shards.Shard(files, dropped, number, count, path))
                 splits.append(split)
     advance = progress.step(f"write {stage.name}", len(tasks))
-    rows: Counter[str] = Counter()
+    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for number, written in pool.map(shards.shard, tasks):
-        rows[splits[number]] += written
+        for source, count in written.items():
+            rows[source][splits[number]] += count
         advance(1)
-    return {split: rows[split] for split in SPLITS if rows[split]}
+    return {source: {s: own[s] for s in SPLITS if own[s]} for source, own in sorted(rows.items())}
 
 
 def _manifest(

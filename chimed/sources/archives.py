@@ -105,7 +105,7 @@ def find(source: Source, raw: Path) -> tuple[list[RawFile], list[Unread]]:
         found = "a file" if folder.exists() else "nothing"
         raise SourceError(
             f"{folder}: expected the folder with the raw files of {source.title}, found {found}; "
-            "put the files there; chimed sources --json says where to get them"
+            "chimed sources says where to get them"
         )
     globs = [(_pattern(glob), split) for glob, split in source.files.items()]
     files: dict[str, RawFile] = {}
@@ -162,6 +162,8 @@ def _name(folder: Path, path: Path) -> str:
 def _contents(path: Path, name: str, wanted: bool) -> Iterator[tuple[str, str, int, str]]:
     """(name, member, size, why) of all that a file on disk holds; why is "", "refused" or why it is not read."""
     base = PurePosixPath(name).name
+    if base == ".fetched.json":
+        return  # the record of chimed fetch
     if _is_litter(name):
         yield name, "", 0, "hidden, or litter of an operating system"
     elif base in _METADATA and (base == "dataset_dict.json" or any(path.parent.glob("*.arrow"))):

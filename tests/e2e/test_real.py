@@ -1,4 +1,4 @@
-"""The whole line over the real raw files of the first nine sources, where they are at hand."""
+"""The whole line over the real raw files, where they are at hand."""
 
 import json
 import re
@@ -9,18 +9,6 @@ from typing import Any
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
-
-FIRST = [
-    "cmexam",
-    "explaincpe",
-    "guidelines",
-    "medicalgpt",
-    "xywy-kg",
-    "medkg-triples",
-    "cmtmedqa",
-    "huatuo26m",
-    "toyhom",
-]
 
 
 def _stem(text: str) -> str:
@@ -43,9 +31,11 @@ def stems(raw: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _build(chimed: Any, raw: Path, folder: Path, sources: str) -> tuple[Path, dict[str, dict[str, Any]]]:
-    (folder / "recipe.yaml").write_text(f"sources: {sources}\n", encoding="utf-8")
-    paths = ["--recipe", folder / "recipe.yaml", "--raw", raw, "--out", folder / "out"]
+def _build(chimed: Any, raw: Path, folder: Path, sources: str = "") -> tuple[Path, dict[str, dict[str, Any]]]:
+    paths = ["--raw", raw, "--out", folder / "out"]
+    if sources:
+        (folder / "recipe.yaml").write_text(f"sources: {sources}\n", encoding="utf-8")
+        paths += ["--recipe", folder / "recipe.yaml"]
     done = chimed("build", "--stage", "all", *paths)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -61,9 +51,9 @@ def _trained(out: Path) -> set[str]:
 def test_nothing_vanishes_and_what_is_held_out_stays_out(
     chimed: Any, raw: Path, stems: dict[str, dict[str, list[str]]], tmp_path: Path
 ) -> None:
-    out, ledger = _build(chimed, raw, tmp_path, json.dumps(FIRST))
+    out, ledger = _build(chimed, raw, tmp_path)
     counts = json.loads((out / "sft" / "manifest.json").read_text())["counts"]
-    assert set(counts) == set(FIRST)
+    assert len(counts) >= 20
     found: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for row in ledger.values():
         found[row["source"], row["file"]][row["verdict"]] += 1

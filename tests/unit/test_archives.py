@@ -140,7 +140,7 @@ class TestFind:
             find(source(), tmp_path)
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match=r"found nothing; put the files there"):
+        with pytest.raises(SourceError, match=r"found nothing; chimed sources"):
             find(source(), tmp_path)
         (tmp_path / "s").write_bytes(b"")
         with pytest.raises(SourceError, match="found a file"):

@@ -49,6 +49,7 @@ REJECTED: list[tuple[str, Body]] = [
     ("repeated-text", Passage("请按时服药。" * 40)),
     ("repeated-text", qa("孩子发烧怎么办？", "好的" * 60)),
     ("answer-repeats-question", qa("孩子发烧怎么办呢？", "孩子发烧，怎么办呢")),
+    ("only-courtesy", qa("孩子发烧怎么办呢？", "不客气，祝宝宝早日康复！")),
     ("too-few-options", exam(options=("出血",))),
     ("duplicate-options", exam(options=("出血", "感染", "出 血"))),
     ("answer-not-an-option", exam(answer="F")),
@@ -126,3 +127,15 @@ def test_real_graph_loses_little(raw: Path) -> None:
     bodies = [body for row in rows if isinstance(row, dict) and row.get("gaishu_info") for body in SOURCE.parse(row)]
     found = reasons(*bodies)
     assert sum(reason is not None for reason in found) < 0.01 * len(found)
+
+
+def test_a_conversation_says_more_than_courtesy_somewhere() -> None:
+    def table(*replies: str) -> Any:
+        turns = [turn for reply in replies for turn in qa("体温三十八度三天了怎么办？", reply).turns]
+        return to_table("dialogue", [Record("s", "f#1", "train", Dialogue(tuple(turns)))])
+
+    courteous = table("不客气，祝早日康复。")
+    assert verdicts("dialogue", courteous).to_pylist() == ["only-courtesy"]
+    assert verdicts("dialogue", courteous, trains=False).to_pylist() == [None]
+    assert verdicts("dialogue", table("先去医院做血常规检查。", "不客气")).to_pylist() == [None]
+    assert verdicts("dialogue", table("可以的。")).to_pylist() == [None]
