@@ -288,9 +288,18 @@ def _named(view: _View) -> Mask:
 
 
 def _noise(view: _View) -> Mask:
-    tail = np.where(_named(view), _has(view.answer, _NOISE), _has(view.answer, _VALUE_NOISE))
+    named = _has(view.answer, _NOISE) | _half(view.answer)
+    tail = np.where(_named(view), named, _has(view.answer, _VALUE_NOISE))
     noise: Mask = tail.astype(bool) | _has(view.columns["head"], _NOISE)
     return noise
+
+
+def _half(texts: pa.Array) -> Mask:
+    """Names that were cut in the middle of a bracket."""
+    opened, closed = (
+        pc.add(pc.count_substring(texts, wide), pc.count_substring(texts, narrow)) for wide, narrow in ("（(", "）)")
+    )
+    return _numpy(pc.not_equal(opened, closed))
 
 
 def _link(view: _View) -> Mask:

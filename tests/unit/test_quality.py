@@ -60,6 +60,7 @@ REJECTED: list[tuple[str, Body]] = [
     ("refers-to-figure", exam(question="超声检查见图1（暂无图），诊断是")),
     ("chosen-equals-rejected", pair("多喝水，观察体温。", "多喝水 观察体温")),
     ("noise-entity", Fact("百日咳", "症状", "发热伴咳嗽、咯...", "疾病", "症状")),
+    ("noise-entity", Fact("百日咳", "检查", "结核菌素试验（OT", "疾病", "检查")),
     ("noise-entity", Fact("百日咳", "检查", "查看更多", "疾病", "检查")),
     ("noise-entity", Fact("百日咳", "常用药物", "12", "疾病", "药品")),
     ("noise-entity", Fact("@百日咳@", "科室", "儿科", "疾病", "科室")),
