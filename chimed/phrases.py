@@ -61,7 +61,10 @@ WORDINGS: dict[str, Wording] = {
     ),
     "发病部位": _list(
         ("{head}发生在哪个部位？", "{head}的发病部位是哪里？", "{head}主要累及哪些部位？"),
-        ("{head}的发病部位是{tails}。", "{head}主要发生在{tails}。", "{head}的病变部位在{tails}。"),
+        (
+            *("{head}的发病部位是{tails}。", "{head}主要发生在{tails}。", "{head}的病变部位在{tails}。"),
+            *("{tails}是{head}的发病部位。", "从部位来看，{head}主要累及{tails}。"),
+        ),
     ),
     "症状": _list(
         (
@@ -193,11 +196,17 @@ WORDINGS: dict[str, Wording] = {
     ),
     "别名": _list(
         ("{head}还有什么名称？", "{head}又叫什么？", "{head}的别名有哪些？"),
-        ("{head}又称{tails}。", "{head}的别名有{tails}。", "{head}也叫{tails}。"),
+        (
+            *("{head}又称{tails}。", "{head}的别名有{tails}。", "{head}也叫{tails}。", "{head}，又名{tails}。"),
+            *("{tails}是{head}的别名。", "也有人把{head}称作{tails}。"),
+        ),
     ),
     "组成": _list(
         ("{head}由哪些药组成？", "{head}的组成是什么？", "{head}这个方子用了哪些药？"),
-        ("{head}由{tails}组成。", "{head}的药物组成为{tails}。", "{head}所用的药有{tails}。"),
+        (
+            *("{head}由{tails}组成。", "{head}的药物组成为{tails}。", "{head}所用的药有{tails}。"),
+            *("{tails}组成{head}。", "组成{head}的药物有{tails}。", "方剂{head}含{tails}。", "配制{head}，用{tails}。"),
+        ),
     ),
     "功效": _list(
         ("{head}有什么功效？", "{head}的功效是什么？", "{head}在中医里有什么作用？"),
@@ -205,7 +214,10 @@ WORDINGS: dict[str, Wording] = {
     ),
     "主治": _list(
         ("{head}主治什么病症？", "{head}可以治哪些病？", "{head}的主治是什么？"),
-        ("{head}主治{tails}。", "{head}的主治病症有{tails}。", "{head}可用于{tails}。"),
+        (
+            *("{head}主治{tails}。", "{head}的主治病症有{tails}。", "{head}可用于{tails}。", "{tails}可用{head}治疗。"),
+            *("{tails}是{head}的主治病症。", "遇有{tails}，可用{head}。", "用{head}治疗的病症有{tails}。"),
+        ),
     ),
     "功能主治": _list(
         ("{head}的功能主治是什么？", "{head}这个方子用来治什么？", "什么情况下用{head}？"),

@@ -161,7 +161,9 @@ def render_graph(task: Graph) -> Runs:
     decision = corpus.read(task.decisions / "fact.arrow")
     tables = []
     for number, part in enumerate(task.parts):
-        if part.kept.get("fact") and part.split == "train" and part.source in task.choice.limits:
+        # What another source knows is not wrong: pairs are checked against all facts, whatever the stage takes.
+        known = task.stage == "dpo" or part.source in task.choice.limits
+        if part.kept.get("fact") and part.split == "train" and known:
             facts = pa.ipc.open_file(pa.memory_map(str(part.folder / "fact.arrow"))).read_all()
             facts = facts.filter(pa.array(decision.stays[decision.part(number)]))
             tables.append(facts.append_column("source", pa.array([part.source] * len(facts), pa.string())))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import exact_keys
-from chimed.graph.merge import Mask, canonical, codes, starts_of
+from chimed.graph.merge import Mask, canonical, codes, place, starts_of
 from chimed.graph.sections import Sections, choose, tell
 from chimed.graph.truth import BROAD, Graph, Wrong
 from chimed.phrases import Codes, fill
@@ -24,6 +24,7 @@ PAIRS = pa.schema(
 NAMED = 6  # tails that a reply names
 _TRIES = 3
 _DEALS = 8  # how often what is left is dealt anew, the first half of them among tails of equal length
+_EVERYWHERE = 0.75  # a tail known in the departments of more than this share of a relation's facts says too little
 _PLACED = 0.5  # share of the places of a tail that must find it a wrong head; else it is true of too much
 UInt64 = NDArray[np.uint64]
 
@@ -75,23 +76,18 @@ def _askable(graph: Graph, relation: str) -> Codes:
     return np.sort(rows[order[starts_of(graph.head[rows][order], graph.term[rows][order])]])
 
 
-def _place(groups: Codes) -> Codes:
-    """The place of each row in its run of equal codes."""
-    starts = np.flatnonzero(starts_of(groups)) if len(groups) else groups
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
-
-
 def _dealt(graph: Graph, relation: str, wrong: Wrong) -> tuple[Codes, Codes]:
     """Edges that true replies name, and for each the edge of another head whose tail the false reply names.
 
-    A tail that finds no head for half of its places is taken out of both replies, and all is dealt anew.
+    A tail that is at home almost everywhere, or that finds no head for half of its places, is taken out of both
+    replies, and all is dealt anew.
     """
     judged = graph.judge(relation, wrong)
     rows = _askable(graph, relation)
     if wrong.apart:
-        rows = rows[~graph.common(rows, 0.9)[graph.term[rows]]]
+        rows = rows[~graph.common(rows, _EVERYWHERE)[graph.term[rows]]]
     for _ in range(_TRIES):
-        named = rows[_place(graph.head[rows]) < NAMED]
+        named = rows[place(graph.head[rows]) < NAMED]
         given = _deal(graph, named, judged)
         left = np.ones(len(named), bool)
         left[given[given >= 0]] = False  # whose tails no head was found for
@@ -183,6 +179,6 @@ def _opposed(graph: Graph) -> Iterator[pa.Table]:
         named[asked] = rows[graph.judge(asked, wrong)(graph.head[rows], graph.term[rows])]
     most = np.min([np.bincount(graph.head[rows], minlength=len(graph.names)) for rows in named.values()], axis=0)
     for asked, rows in named.items():
-        named[asked] = rows[_place(graph.head[rows]) < np.minimum(most, NAMED)[graph.head[rows]]]
+        named[asked] = rows[place(graph.head[rows]) < np.minimum(most, NAMED)[graph.head[rows]]]
     for asked, (relation, _) in OPPOSED.items():
         yield _pairs(graph, named[relation], named[asked])

@@ -15,6 +15,7 @@ from chimed.phrases import Codes
 Mask = NDArray[np.bool_]
 
 SLICE = 300_000  # facts worded at once: bounds memory and the 2 GB that one Arrow string array holds
+_ENDINGS = tuple(map(ord, "病症征性型"))  # what tells two names of a disease apart and means nothing
 _COLUMNS = ("id", "source", "head", "relation", "tail", "head_type", "tail_type")
 
 
@@ -70,6 +71,13 @@ def starts_of(*columns: Codes) -> Mask:
     return begins
 
 
+def place(groups: Codes) -> Codes:
+    """The place of each row in its run of equal codes, from 0."""
+    starts = np.flatnonzero(starts_of(groups)) if len(groups) else groups
+    places: Codes = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    return places
+
+
 def equal(texts: pa.Array, text: str) -> Mask:
     """Which texts are this one."""
     mask: Mask = pc.equal(texts, text).to_numpy(zero_copy_only=False)
@@ -83,8 +91,9 @@ def _merged(table: pa.Table) -> pa.Table:
     between two heads merges them only if
 
     - neither is claimed by or claims another head: what is merged are pairs, never chains;
-    - one name is short for the other: they begin alike, and the characters of the shorter stand in the longer in that
-      order (先心病, 先天性心脏病). A name that only ends like the other is a kind of it (原发性肝癌, 肝癌);
+    - one name is short for the other: they begin alike, the characters of the shorter stand in the longer in that
+      order, and what the longer has more is nothing but 病, 症, 征, 性, 型 (骨质疏松症) or stands in several places
+      (先天性心脏病, 先心病). What stands in one place names a kind (急性胃炎, 急性腐蚀性胃炎; 原发性肝癌, 肝癌);
     - no name joins two things by 与, 和, 及 or a mark, and both are of one type.
 
     The name with more facts stays; the other remains as its alias.
@@ -98,7 +107,7 @@ def _merged(table: pa.Table) -> pa.Table:
     low, high = np.divmod(np.unique((low * len(names) + high)[low != high]), len(names))
     claimed = np.bincount(np.append(low, high), minlength=len(names))
     kind = np.zeros(len(names), np.int64)
-    kind[head[::-1]] = codes(table["head_type"].combine_chunks())[::-1]
+    np.maximum.at(kind, head, codes(table["head_type"].combine_chunks()))
     alone = (claimed[low] == 1) & (claimed[high] == 1) & (kind[low] == kind[high])
     low, high = low[alone], high[alone]
     alike = _alike(names.take(pa.array(low)), names.take(pa.array(high)))
@@ -111,15 +120,14 @@ def _merged(table: pa.Table) -> pa.Table:
     becomes = np.arange(len(names))
     becomes[alias] = main
     merged = names.take(pa.array(becomes[head]))
-    # "Short is an alias of long" and its reverse both become "short is an alias of the name that stays".
+    # What the name that goes says of the one that stays, or the other way round, is that it is its alias.
+    loop = pc.equal(merged, table["tail"].combine_chunks()).to_numpy(zero_copy_only=False) & (becomes[head] != head)
     given = np.full(len(names), -1)
     given[main] = alias
-    loop = pc.equal(merged, table["tail"].combine_chunks()).to_numpy(zero_copy_only=False)
-    moved = becomes[head] != head
-    own = pa.array(given[becomes[head]], mask=~(loop & moved))
-    tail = pc.coalesce(names.take(own), table["tail"].combine_chunks())
+    tail = pc.coalesce(names.take(pa.array(given[becomes[head]], mask=~loop)), table["tail"].combine_chunks())
     table = table.set_column(table.schema.get_field_index("head"), "head", merged)
-    return table.set_column(table.schema.get_field_index("tail"), "tail", tail)
+    table = table.set_column(table.schema.get_field_index("tail"), "tail", tail)
+    return table.filter(pa.array(~loop | equal(table["relation"].combine_chunks(), "别名")))
 
 
 def _alike(one: pa.Array, other: pa.Array) -> Mask:
@@ -134,18 +142,36 @@ def _alike(one: pa.Array, other: pa.Array) -> Mask:
 
 @njit(cache=True, nogil=True)
 def _abbreviates(short_offsets: Any, short_data: Any, offsets: Any, data: Any) -> Any:
-    """Whether each short text begins like the long one and its characters follow each other in it."""
+    """Whether each short text begins like the long one and leaves out nothing but endings, or several things, of it."""
     out = np.zeros(len(offsets) - 1, np.bool_)
     short = np.empty(longest(short_offsets), np.uint32)
     long = np.empty(longest(offsets), np.uint32)
     for row in range(len(out)):
         size = code_points(short_data, short_offsets[row], short_offsets[row + 1], short)
         count = code_points(data, offsets[row], offsets[row + 1], long)
-        at = 0
+        at = gaps = 0
+        inside, endings = False, True
         for place in range(count):
             if at < size and long[place] == short[at]:
                 at += 1
-            elif place == 0:
+                inside = False
+                continue
+            if at == 0:
                 break
-        out[row] = at == size and size > 1
+            gaps += not inside
+            inside = True
+            endings &= long[place] in _ENDINGS
+        out[row] = at == size and size > 1 and (endings or gaps > 1)
     return out
+
+
+@njit(cache=True, nogil=True)
+def holds(long: Any, short: Any) -> bool:
+    """Whether the characters of `short` stand in `long` side by side."""
+    for start in range(len(long) - len(short) + 1):
+        place = 0
+        while place < len(short) and long[start + place] == short[place]:
+            place += 1
+        if place == len(short):
+            return True
+    return False

@@ -1,14 +1,16 @@
 """Questions that a graph answers only against the arrow or over two edges: reverse, by signs, and two-hop."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit
 from numpy.typing import NDArray
 
-from chimed.dedup.minhash import exact_keys
-from chimed.graph.merge import codes, starts_of
+from chimed.dedup.minhash import buffers, exact_keys
+from chimed.graph.merge import codes, holds, place, starts_of
 from chimed.phrases import Codes, fill, pick
 
 FORMS = ("direct", "reverse", "signs", "two-hop")
@@ -20,7 +22,7 @@ TWO_HOP_SHARE = 0.05
 
 HEADS = (2, 8)  # heads that a reverse question asks for: one is a guess, and long lists are never complete
 SIGNS = (3, 5)  # signs that a question for their disease names
-_COMMON = 50  # heads beyond which even the rarest sign of a disease says nothing of it
+_COMMON = 10  # heads beyond which even the rarest sign of a disease says nothing of it
 
 _Templates = tuple[str, ...]
 # relation -> questions with the slot {tail}, answers with {tail} and {heads}
@@ -82,10 +84,10 @@ def asked(facts: pa.Table, direct: int, names: list[str]) -> pa.Table:
 
     `facts` are canonical. The questions are those with the lowest hash, in the order of their ids.
     """
-    total = direct / (1 - REVERSE_SHARE - TWO_HOP_SHARE)
     against = pa.concat_tables([*_reversed(facts), *_signs(facts)])
-    tables = [_capped(against, int(REVERSE_SHARE * total)), _capped(_two_hop(facts), int(TWO_HOP_SHARE * total))]
-    return pa.concat_tables([table.select(names) for table in tables])
+    against = _capped(against, int(direct * REVERSE_SHARE / (1 - REVERSE_SHARE - TWO_HOP_SHARE)))
+    over = _capped(_two_hop(facts), int((direct + len(against)) * TWO_HOP_SHARE / (1 - TWO_HOP_SHARE)))
+    return pa.concat_tables([against.select(names), over.select(names)])
 
 
 def _capped(table: pa.Table, most: int) -> pa.Table:
@@ -146,10 +148,12 @@ def _reversed(facts: pa.Table) -> Iterator[pa.Table]:
 def _signs(facts: pa.Table) -> Iterator[pa.Table]:
     """Which disease a set of its rarest signs points to, where the graph knows no other that has them all."""
     edges = _edges(facts, "症状")
+    # 产道异常 is no answer to a question that names 软产道异常.
+    edges = edges.filter(pa.array(~_gives_away(edges["head"], edges["tail"])))
     head, tail = (codes(edges[name].combine_chunks()) for name in ("head", "tail"))
     common = np.bincount(tail)[tail] if len(tail) else tail
     order = np.lexsort((tail, common, head))
-    rank = _rank(head[order])
+    rank = place(head[order])
     size = np.bincount(head)[head[order]] if len(head) else head
     rarest = np.repeat(common[order][rank == 0], size[rank == 0])
     # The rarest signs of each head, heads in order.
@@ -158,30 +162,40 @@ def _signs(facts: pa.Table) -> Iterator[pa.Table]:
     # Told in an order that does not give the rarest away.
     hashes = exact_keys(edges["tail"].combine_chunks())[:, 0]
     rows = edges.take(pa.array(named[np.lexsort((hashes[named], head[named]))]))
-    starts = np.flatnonzero(_rank(head[named]) == 0)
+    starts = np.flatnonzero(place(head[named]) == 0)
     lead = rows.take(pa.array(starts))
     title, source = lead["head"].combine_chunks(), lead["source"].combine_chunks()
     tails = _listed(rows["tail"].combine_chunks(), starts)
     yield _table("signs", title, "症状", source, _worded(_SIGNS, title, head=title, tails=tails))
 
 
-def _rank(groups: Codes) -> Codes:
-    """The place of each row in its run of equal codes."""
-    starts = np.flatnonzero(starts_of(groups)) if len(groups) else groups
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+def _gives_away(one: pa.ChunkedArray, other: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which of the names beside each other hold one the other."""
+    out = np.zeros(len(one), np.bool_)
+    _nested(buffers(one.combine_chunks()), buffers(other.combine_chunks()), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _nested(one: Any, other: Any, out: Any) -> None:
+    for row in range(len(out)):
+        left = one[1][one[0][row] : one[0][row + 1]]
+        right = other[1][other[0][row] : other[0][row + 1]]
+        out[row] = holds(left, right) or holds(right, left)
 
 
 def _within(starts: Codes, counts: Codes) -> Codes:
     """All the places of ranges, one after the other."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    places: Codes = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    return places
 
 
 def _shared(head: Codes, tail: Codes, named: Codes) -> NDArray[np.bool_]:
     """Which of the `named` edges belong to a set of signs, one a head, that another head has as a whole."""
     if not len(named):
         return np.array([], bool)
-    starts = np.flatnonzero(_rank(head[named]) == 0)
+    starts = np.flatnonzero(place(head[named]) == 0)
     count = np.diff(np.append(starts, len(named)))
     by_tail = np.argsort(tail, kind="stable")
     low, high = (np.searchsorted(tail[by_tail], tail[named[starts]], side) for side in ("left", "right"))
@@ -190,9 +204,9 @@ def _shared(head: Codes, tail: Codes, named: Codes) -> NDArray[np.bool_]:
     strange = other != head[named[starts]][of_set]
     of_set, other = of_set[strange], other[strange]
     known = np.unique(head * (tail.max() + 1) + tail)
-    places = _within(starts[of_set], count[of_set])
+    spots = _within(starts[of_set], count[of_set])
     pair = np.repeat(np.arange(len(of_set)), count[of_set])
-    has = np.isin(other[pair] * (tail.max() + 1) + tail[named[places]], known)
+    has = np.isin(other[pair] * (tail.max() + 1) + tail[named[spots]], known)
     whole = np.bincount(pair, weights=has, minlength=len(of_set)) == count[of_set]
     mask = np.zeros(len(starts), bool)
     mask[of_set[whole]] = True
@@ -203,18 +217,19 @@ def _two_hop(facts: pa.Table) -> pa.Table:
     """For each head and relation, what the graph says under it of one complication of the head."""
     tables = []
     arrows = _edges(facts, "并发症")
+    arrows = arrows.filter(pa.array(~_gives_away(arrows["head"], arrows["tail"])))
     head, middle = arrows["head"].combine_chunks(), arrows["tail"].combine_chunks()
     for relation, templates in _TWO_HOP.items():
         edges = _edges(facts, relation)
         names = pc.unique(edges["head"].combine_chunks())  # canonical facts: in order of the edges
         of = codes(edges["head"].combine_chunks(), ranked=False)
-        starts = np.flatnonzero(_rank(of) == 0)
+        starts = np.flatnonzero(place(of) == 0)
         count = np.minimum(np.diff(np.append(starts, len(of))), _NAMED)
         knows = pc.index_in(middle, names)
         rows = np.flatnonzero(pc.is_valid(knows).to_numpy(zero_copy_only=False))
         hashes = exact_keys(pc.binary_join_element_wise(head, middle, relation, "\n"))[rows, 0]
         order = np.lexsort((hashes, codes(head)[rows]))
-        rows = rows[order[_rank(codes(head)[rows][order]) == 0]]
+        rows = rows[order[place(codes(head)[rows][order]) == 0]]
         one = pa.array(rows)
         answer = knows.take(one).to_numpy().astype(np.int64)
         size = count[answer]

@@ -151,7 +151,7 @@ def tell(sections: Sections, subject: pa.Array) -> pa.Array:
     offsets, joined = offsets - offsets[0], sections.tails.flatten()
     of_section = np.repeat(np.arange(len(sections)), np.diff(offsets))
     sentence = np.arange(len(joined)) - offsets[of_section]
-    templates, which = choose(sections, lambda wording, case: wording.told[case][1], "told")
+    templates, which = choose(sections, lambda wording, case: wording.told[min(case, len(wording.told) - 1)][1], "told")
     more = len(templates) + (pick(sections.head, len(phrases.MORE), "more")[of_section] + sentence) % len(phrases.MORE)
     # Prose of several lines begins on a line of its own, but for the overview, which can stand without a lead.
     own_line = pa.array((sections.prose & ~equal(sections.relation, "概述"))[of_section])

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import buffers, code_points, longest
-from chimed.graph.merge import Mask, codes
+from chimed.graph.merge import Mask, codes, holds
 from chimed.phrases import Codes
 from chimed.text import fold
 
@@ -238,12 +238,15 @@ def _prose(facts: pa.Table, head: Codes, named: Mask, count: int) -> Grams:
 
 
 def _kin(names: pa.Array, name_term: Codes, head: Codes, term: Codes) -> Ranges:
-    """The heads whose truths may well be those of a head: what its 并发症 and 别名 (head, term) link it with, either way,
-    and heads whose name begins or ends with its own, or the other way round (肺炎, 小儿肺炎, 肺炎旁胸腔积液)."""
-    order = np.argsort(name_term, kind="stable")
-    low, high = (np.searchsorted(name_term[order], term, side) for side in ("left", "right"))
-    known = high > low
-    one, other = [head[known]], [order[low[known]]]
+    """The heads whose truths may well be those of a head.
+
+    They are what its 并发症 and 别名 (head, term) link it with, either way, and heads whose name begins or ends with
+    its own, or the other way round (肺炎, 小儿肺炎, 肺炎旁胸腔积液).
+    """
+    by_term = Ranges.of(name_term, np.arange(len(names)), int(max(name_term.max(initial=0), term.max(initial=0))) + 1)
+    linked, named = by_term.spread(term)
+    alike, twin = by_term.spread(name_term)  # names with one key
+    one, other = [head[linked], alike], [named, twin]
     bare = pc.replace_substring_regex(names, _REMARK, "")
     same = codes(bare, ranked=False)
     lead = np.unique(same, return_index=True)[1]
@@ -263,18 +266,6 @@ def _kin(names: pa.Array, name_term: Codes, head: Codes, term: Codes) -> Ranges:
 
 
 @njit(cache=True, nogil=True)
-def _holds(long: Any, short: Any) -> bool:
-    """Whether the characters of `short` stand in `long` side by side."""
-    for start in range(len(long) - len(short) + 1):
-        place = 0
-        while place < len(short) and long[start + place] == short[place]:
-            place += 1
-        if place == len(short):
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
 def _near(pairs: Any, owned: Any, texts: Any, grams: bool, out: Any) -> None:
     starts, values = owned
     offsets, letters = texts
@@ -283,10 +274,10 @@ def _near(pairs: Any, owned: Any, texts: Any, grams: bool, out: Any) -> None:
         mine = letters[offsets[term] : offsets[term + 1]]
         for value in values[starts[head] : starts[head + 1]]:
             theirs = letters[offsets[value] : offsets[value + 1]]
-            near = _holds(theirs, mine) or _holds(mine, theirs)
+            near = holds(theirs, mine) or holds(mine, theirs)
             place = 0
             while grams and not near and place < len(mine) - 1:
-                near = _holds(theirs, mine[place : place + 2])
+                near = holds(theirs, mine[place : place + 2])
                 place += 1
             if near:
                 out[row] = True

@@ -4,6 +4,7 @@ Two forms: an object of objects with sections (`gaishu_info`, `food_info`, …) 
 one object a line (`name, desc, cause, …`, upstream's own spelling). Both give one fact an edge.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from chimed.errors import RowError
@@ -59,7 +60,26 @@ _FLAT = (
     ("", "not_eat", "忌吃"),
     ("", "recommand_eat", "推荐食谱"),
 )
-_NOTHING = {"", "无", "暂无", "不详", "未知", "暂无相关资料", "暂无相关资料。", "日常护理", "一般护理", "饮食护理"}
+# Headings of the page that stand before prose, or in place of it.
+_HEADINGS = {
+    "病因": "发病原因|疾病病因|病因病机|病因学|病因",
+    "预防": "日常预防|一般预防|专业指导|健康教育|预防措施|预防",
+    "护理": "日常护理|一般护理|专业护理|对症护理|饮食护理|术后护理|临床护理|护理措施|护理",
+    "症状描述": "临床表现|临床症状|症状",
+}
+_NOTHING = {"", "无", "暂无", "不详", "未知", "暂无相关资料", "暂无相关资料。"}.union(
+    *(names.split("|") for names in _HEADINGS.values())
+)
+_HEADED = {
+    relation: re.compile(rf"([(（]一[)）]|一、|1[.、．])?[ \t]*[【\[]?(?:{names})[】\]]?[ \t]*(?:[：:]\s*|\n\s*)")
+    for relation, names in _HEADINGS.items()
+}
+# A heading further down, or the next number: then the first one tells parts apart and stays.
+_PARTS = re.compile(
+    r"(?m)^\W*(?:[一二三四五2-9][)）.、．]+)?\s*[^\s，。；：]{0,6}(?:机制|机理|病理|体征|并发症|护理|预防|指导|教育|措施|检查|诊断|治疗)"
+    r"[】\]]?[ \t]*(?:[：:]|$)"
+)
+_SECOND = re.compile(r"(?m)^\s*(?:[(（]二[)）]|二、|2[.、．])")
 _ONE_TEXT = {"症状描述"}  # a list of paragraphs that are one text
 
 
@@ -94,10 +114,22 @@ def _tails(row: Row, section: str, field: str, relation: str) -> Iterator[str]:
         values = ["\n".join(filter(None, items))] if relation in _ONE_TEXT else list(dict.fromkeys(items))
     else:
         values = [str(value or "").strip()]
+    if relation in _HEADED:
+        values = [_headless(text, relation) for text in values]
     for tail in values:
         too_short = len(tail) < 2 and (relation == "症状" or not tail.isalnum())
         if not too_short and tail not in _NOTHING and not tail.endswith(("...", "…")):
             yield tail
+
+
+def _headless(text: str, relation: str) -> str:
+    """Prose without the heading that leads it, where that is a heading of the whole."""
+    found = _HEADED[relation].match(text)
+    if not found:
+        return text
+    rest = text[found.end() :]
+    parted = _PARTS.search(rest) or (found[1] and _SECOND.search(rest))
+    return text if parted or len(rest) < 2 else rest
 
 
 SOURCE = Source(

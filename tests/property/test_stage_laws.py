@@ -177,13 +177,18 @@ def test_graphs_read_the_same_in_any_order(table: pa.Table, data: st.DataObject)
         assert not any("{" in text for text in whole[whole.column_names[-1]].to_pylist())
 
 
+def direct(table: pa.Table) -> list[dict[str, Any]]:
+    """Documents, and questions on one head alone: those that go back or on along edges hang on other heads too."""
+    return [row for row in table.to_pylist() if not row["id"].endswith(("#reverse", "#signs", "#two-hop"))]
+
+
 @given(table=rows("fact", most=12))
 @FEW
 def test_a_graph_is_worded_head_by_head(table: pa.Table) -> None:
     heads = sorted(set(table["head"].to_pylist()))
     for make in (graph.documents, graph.questions):
-        alone = [make(sourced(table.filter(pc.equal(table["head"], head)))) for head in heads]
-        assert pa.concat_tables(alone).to_pylist() == make(sourced(table)).to_pylist()
+        alone = [direct(make(sourced(table.filter(pc.equal(table["head"], head))))) for head in heads]
+        assert [row for rows in alone for row in rows] == direct(make(sourced(table)))
 
 
 @pytest.mark.parametrize("shape", BODIES)

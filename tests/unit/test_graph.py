@@ -1,16 +1,25 @@
-"""Documents and questions made of hand-written facts of two sources."""
+"""Documents, questions and corrupted facts made of hand-written facts, and some of a real graph."""
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chimed import graph, phrases
+from chimed.graph import corrupt, merge, paths
+from chimed.graph.sections import PER_SENTENCE, SENTENCES
+from chimed.graph.truth import keys
 from chimed.records import Fact, Record, to_table
 from chimed.sources.relations import RELATIONS, fact
+from chimed.sources.xywy_kg import SOURCE
 
 
 def table(facts: Iterable[tuple[str, Fact]]) -> pa.Table:
@@ -65,11 +74,52 @@ def test_where_sources_contradict_each_other_one_speaks() -> None:
     assert "20%" not in document(facts, "哮喘")["text"]
 
 
+def test_of_two_values_of_one_source_one_speaks() -> None:
+    facts = [("k", fact("哮喘", "治愈率", "20%")), ("k", fact("哮喘", "治愈率", "70%"))]
+    assert "70%" not in document(facts, "哮喘")["text"]
+    assert "20%" in answers(facts)["k/graph#哮喘#治愈率"]
+
+
+def test_an_abbreviation_that_one_head_alone_claims_shares_its_document() -> None:
+    facts = [
+        ("k", fact("先天性心脏病", "别名", "先心病")),
+        ("k", fact("先天性心脏病", "科室", "心外科")),
+        ("k", fact("先心病", "症状", "气促")),
+    ]
+    assert "气促" in document(facts, "先天性心脏病")["text"]
+    assert len(graph.documents(table(facts))) == 1
+    claimed_twice = [*facts, ("k", fact("室间隔缺损", "别名", "先心病"))]
+    assert len(graph.documents(table(claimed_twice))) == 3
+
+
+@pytest.mark.parametrize(
+    ("head", "alias"),
+    [
+        ("原发性肝癌", "肝癌"),
+        ("急性胃炎", "急性腐蚀性胃炎"),
+        ("垂体危象与垂体卒中", "垂体危象"),
+        ("夜盲症", "维生素A缺乏病"),
+    ],
+)
+def test_parts_and_kinds_of_a_disease_stay_apart(head: str, alias: str) -> None:
+    facts = [("k", fact(head, "别名", alias)), ("k", fact(alias, "科室", "内科"))]
+    assert len(graph.documents(table(facts))) == 2
+
+
+def test_the_name_that_goes_stays_as_an_alias() -> None:
+    facts = [
+        ("k", fact("先心病", "别名", "先天性心脏病")),
+        ("k", fact("先天性心脏病", "科室", "心外科")),
+        ("k", fact("先天性心脏病", "症状", "气促")),
+    ]
+    assert "先心病" in document(facts, "先天性心脏病")["text"]
+
+
 def test_long_lists_are_told_in_sentences_and_cut_with_a_note() -> None:
     many = [("k", fact("哮喘", "症状", f"症状{number:02d}号")) for number in range(50)]
     text = document(many, "哮喘")["text"]
-    assert all(sentence.count("、") < graph.PER_SENTENCE for sentence in text.split("。"))
-    assert text.count("号") == graph.PER_SENTENCE * graph.SENTENCES
+    assert all(sentence.count("、") < PER_SENTENCE for sentence in text.split("。"))
+    assert text.count("号") == PER_SENTENCE * SENTENCES
     assert text.endswith("以上列出36项，资料中共有50项。")
     assert "以上" not in document(many[:36], "哮喘")["text"]
 
@@ -81,6 +131,11 @@ def test_prose_is_a_paragraph_and_answers_as_it_stands() -> None:
     lines = document(facts, "哮喘")["text"].split("\n")
     assert "(一)发病原因" in lines
     assert any("呼吸内科" in line and "气道" not in line for line in lines)
+
+
+def test_a_relation_of_several_patterns_can_have_prose() -> None:
+    assert answers([("mine", Fact("当归", "归经", "归心、肝、脾", "中药", "text"))]).popitem()[1] == "归心、肝、脾"
+    assert document([("mine", Fact("当归", "归经", "归心、肝、脾", "中药", "text"))], "当归")["text"].endswith("脾")
 
 
 def test_relations_of_a_foreign_graph_have_generic_wordings() -> None:
@@ -109,7 +164,7 @@ def test_every_relation_has_wordings_of_its_kind() -> None:
 def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = table(WHOOPING)
     whole = graph.documents(facts), graph.questions(facts)
-    monkeypatch.setattr(graph, "SLICE", 1)
+    monkeypatch.setattr(merge, "SLICE", 1)
     assert graph.documents(facts).equals(whole[0])
     assert graph.questions(facts).equals(whole[1])
 
@@ -119,19 +174,167 @@ def test_nothing_gives_nothing() -> None:
     assert graph.questions(table([])).schema == graph.QUESTIONS
 
 
-def test_openings_of_a_real_graph_vary(raw: Path) -> None:
-    import json
+# Diseases of three departments, with symptoms of their own.
+FIELDS = {"皮肤科": "皮疹", "眼科": "视力", "骨科": "关节"}
+DISEASES = [
+    ("k", body)
+    for field, word in FIELDS.items()
+    for number in range(8)
+    for body in (
+        fact(f"{field[0]}病{number}号", "科室", field),
+        *(fact(f"{field[0]}病{number}号", "症状", f"{word}{sign}") for sign in (f"甲{number}", f"乙{number % 4}")),
+    )
+]
 
-    from chimed.sources.xywy_kg import SOURCE
 
+def test_corrupted_facts_are_false_and_of_one_make() -> None:
+    known = {(body.head, body.tail) for _, body in DISEASES}
+    pairs = graph.corrupted(table(DISEASES)).to_pylist()
+    assert {row["relation"] for row in pairs} == {"科室", "症状"}
+    for row in pairs:
+        assert row["id"] == f"k/graph#{row['title']}#{row['relation']}#corrupted"
+        tails = {body.tail for _, body in DISEASES if body.relation == row["relation"]}
+        true, false = ({tail for tail in tails if tail in row[reply]} for reply in ("chosen", "rejected"))
+        assert all((row["title"], tail) in known for tail in true)
+        assert not any((row["title"], tail) in known for tail in false)
+        assert len(true) == len(false) > 0
+        frames = [
+            reduce(lambda text, tail: text.replace(tail, ""), tails, row[reply]) for reply in ("chosen", "rejected")
+        ]
+        assert frames[0] == frames[1]
+        assert len(row["chosen"]) == len(row["rejected"])
+
+
+def test_tails_are_false_as_often_as_true() -> None:
+    pairs = graph.corrupted(table(DISEASES)).to_pylist()
+    for tail in FIELDS:
+        true, false = (sum(tail in row[reply] for row in pairs) for reply in ("chosen", "rejected"))
+        assert abs(true - false) <= 2
+
+
+def test_what_any_source_or_kin_knows_is_never_false() -> None:
+    everything = [("other", fact("皮病0号", "并发症", f"视力甲{number}")) for number in range(8)]
+    everything += [("other", fact("骨病0号", "别名", "皮病0号"))]
+    rows = graph.corrupted(table([*DISEASES, *everything])).to_pylist()
+    told = [row["rejected"] for row in rows if row["title"] == "皮病0号" and row["relation"] == "症状"]
+    assert told
+    assert not any(word in reply for reply in told for word in ("视力甲", "关节甲0", "关节乙0"))
+
+
+def test_pairs_hang_on_the_facts_alone() -> None:
+    facts = table(DISEASES)
+    backwards = facts.take(pa.array(range(len(facts) - 1, -1, -1)))
+    assert graph.corrupted(facts).equals(graph.corrupted(backwards))
+
+
+def test_forbidden_food_is_the_wrong_answer_to_what_is_good() -> None:
+    facts = [
+        ("k", fact("痛风", "宜吃", "黄瓜")),
+        ("k", fact("痛风", "忌吃", "啤酒")),
+        ("k", fact("痛风", "忌吃", "黄瓜")),
+    ]
+    pairs = {row["relation"]: row for row in graph.corrupted(table(facts)).to_pylist()}
+    assert not pairs  # 黄瓜 is said to be both
+    pairs = {row["relation"]: row for row in graph.corrupted(table(facts[:2])).to_pylist()}
+    assert "黄瓜" in pairs["宜吃"]["chosen"] and "啤酒" in pairs["宜吃"]["rejected"]
+    assert "啤酒" in pairs["忌吃"]["chosen"] and "黄瓜" in pairs["忌吃"]["rejected"]
+
+
+def test_relations_where_absence_proves_nothing_are_not_corrupted() -> None:
+    assert not {"治疗方法", "预防措施", "致病因素", "推荐食谱"} & (corrupt.WRONG.keys() | corrupt.OPPOSED.keys())
+    assert {*corrupt.WRONG, *corrupt.OPPOSED} <= set(RELATIONS)
+    assert keys(pa.array(["阿莫西林胶囊", "注射用阿莫西林"])).to_pylist() == ["阿莫西林"] * 2
+
+
+def forms(facts: Iterable[tuple[str, Fact]]) -> dict[str, list[dict[str, str]]]:
+    rows = graph.questions(table(facts)).to_pylist()
+    return {form: [row for row in rows if row["form"] == form] for form in paths.FORMS}
+
+
+def test_a_share_of_questions_goes_against_the_arrow_and_over_two_edges() -> None:
+    chain = [("k", fact(f"皮病{number}号", "并发症", f"眼病{number}号")) for number in range(8)]
+    found = forms([*DISEASES, *chain])
+    total = sum(map(len, found.values()))
+    assert 0 < len(found["reverse"]) + len(found["signs"]) <= paths.REVERSE_SHARE * total
+    assert 0 < len(found["two-hop"]) <= paths.TWO_HOP_SHARE * total
+    names = {body.head for _, body in DISEASES}
+    for row in found["reverse"]:
+        heads = {body.head for _, body in [*DISEASES, *chain] if body.tail == row["title"]}
+        assert {name for name in names if name in row["answer"].replace(row["title"], "")} == heads
+    for row in found["two-hop"]:
+        assert row["title"] in row["question"] and "眼病" in row["question"]
+
+
+def test_signs_that_another_disease_has_too_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "REVERSE_SHARE", 0.8)
+    monkeypatch.setattr(paths, "HEADS", (9, 9))
+    shared = [("k", fact(head, "症状", sign)) for head in ("甲病", "乙病") for sign in ("红斑", "瘙痒", "脱屑")]
+    assert not forms(shared)["signs"]
+    own = [*shared, ("k", fact("乙病", "症状", "水疱")), ("k", fact("乙病", "症状", "乙病面容"))]
+    (row,) = forms(own)["signs"]
+    assert row["title"] == "乙病" and "水疱" in row["question"] and "乙病" in row["answer"]
+    assert "乙病" not in row["question"]
+
+
+NAMES = ["百日咳", "肺炎", "小儿肺炎", "心", "x", "肺炎（方1）", "阿莫西林片", "儿科", "。", "（）"]
+GRAPHS = st.lists(
+    st.builds(
+        Fact,
+        st.sampled_from([*NAMES, "先心病", "先天性心脏病"]),
+        st.sampled_from([*RELATIONS, "自拟"]),
+        st.sampled_from([*NAMES, "先心病", "先天性心脏病"]),
+        st.sampled_from(["疾病", "中药", ""]),
+        st.sampled_from(["text", "症状", "科室"]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(GRAPHS, st.randoms(use_true_random=False))
+def test_texts_hang_on_the_facts_and_not_on_their_order(bodies: list[Fact], chance: Random) -> None:
+    facts = table(("k", body) for body in bodies)
+    other = facts.take(pa.array(chance.sample(range(len(facts)), len(facts)), pa.int64()))
+    for make in (graph.documents, graph.questions, graph.corrupted):
+        made = make(facts)
+        assert made.equals(make(other))
+        assert pc.count_distinct(made["id"]).as_py() == len(made)
+    pairs = graph.corrupted(facts).to_pylist()
+    assert all(row["chosen"] != row["rejected"] for row in pairs)
+
+
+def real_facts(raw: Path) -> list[tuple[str, Fact]]:
+    """Some of the facts of xywy-kg."""
     facts: list[tuple[str, Fact]] = []
     for path in sorted((raw / "xywy-kg").glob("medical_1*.json")):
         for row in json.loads(path.read_text("utf-8")).values():
             if isinstance(row, dict) and row.get("gaishu_info"):
                 facts += [("xywy-kg", body) for body in SOURCE.parse(row) if isinstance(body, Fact)]
+    return facts
+
+
+def test_corrupted_facts_of_a_real_graph_are_false_in_it(raw: Path) -> None:
+    facts = real_facts(raw)
+    known: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, body in facts:
+        known[body.head, body.relation].add(body.tail)
+    pairs = graph.corrupted(table(facts)).to_pylist()
+    assert len(pairs) > 0.5 * len({body.head for _, body in facts})
+    for row in pairs[:: len(pairs) // 500]:
+        true = known[row["title"], row["relation"]]
+        # A tail of one character can stand in any word.
+        assert not any(tail in row["rejected"].replace(row["title"], "") for tail in true if len(tail) > 1), row
+        assert any(tail in row["chosen"] for tail in true)
+    lengths = [sum(len(row[reply]) for row in pairs) for reply in ("chosen", "rejected")]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.02)
+
+
+def test_openings_of_a_real_graph_vary(raw: Path) -> None:
+    facts = real_facts(raw)
     documents = graph.documents(table(facts))
     assert pc.count_distinct(documents["id"]).as_py() == len(documents)
     openings = Counter(row["text"].replace(row["title"], "@")[:5] for row in documents.to_pylist())
     assert openings.most_common(1)[0][1] <= 0.10 * len(documents)
-    asked = Counter(row["question"].replace(row["title"], "@") for row in graph.questions(table(facts)).to_pylist())
-    assert len(asked) >= 3 * len(RELATIONS) * 0.8
+    direct = [row for row in graph.questions(table(facts)).to_pylist() if row["form"] == "direct"]
+    asked = {row["question"].replace(row["title"], "@") for row in direct}
+    assert len(asked) >= 3 * len({body.relation for _, body in facts})
