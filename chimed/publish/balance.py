@@ -35,6 +35,7 @@ def balance(runs: Sequence[Runs], folder: Path) -> tuple[dict[str, dict[str, Any
         after = ratio(chosen[keep], rejected[keep]) if keep.any() else None
         told[kind] = {"made": len(own), "kept": int(keep.sum()), "ratio": ratio(chosen, rejected), "ratio_kept": after}
     path = folder / "dropped.npy"
+    folder.mkdir(parents=True, exist_ok=True)  # there is none when nothing was rendered
     np.save(path, np.sort(np.concatenate(dropped)) if dropped else np.zeros(0, np.uint64))
     return told, path
 
