@@ -89,7 +89,7 @@ def _claim(out: Path) -> None:
     """Take an output folder that is new, empty or a build's; leave anything else alone."""
     if out.exists() and not out.is_dir():
         raise BuildError(f"{out}: is a file; give --out a folder that is new or holds an earlier build")
-    own = {".work", "ledger.parquet", "ledger.parquet.partial"}
+    own = {".work", "ledger.parquet", "ledger.parquet.partial", "report.html", "report.html.partial"}
     foreign = [p.name for p in out.iterdir() if p.name not in own and not _stage_folder(p)] if out.exists() else []
     if foreign:
         raise BuildError(

@@ -32,6 +32,17 @@ class StageName(StrEnum):
     all = "all"
 
 
+class FormatName(StrEnum):
+    """A format to export to."""
+
+    released = "released"
+    llama_factory = "llama-factory"
+    axolotl = "axolotl"
+    ms_swift = "ms-swift"
+    openai = "openai"
+    text = "text"
+
+
 Out = Annotated[Path, typer.Option(help="Folder of the build.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -124,6 +135,88 @@ def why(
 
     found = summary.explain(out, name)
     _print_json(found) if as_json else summary.show_explained(found)
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as chimed build --out wrote it.")]
+
+
+@app.command()
+def report(folder: Folder, as_json: Json = False) -> None:
+    """Write DIR/report.html: plots, duplicates, leakage and a searchable sample of rows, in one file."""
+    from chimed.publish.report import report as write
+
+    path = write(folder)
+    _print_json({"path": str(path), "bytes": path.stat().st_size}) if as_json else typer.echo(str(path))
+
+
+@app.command()
+def stats(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build or of one of its stages.")],
+    as_json: Json = False,
+) -> None:
+    """Say how many rows and characters a build has, how long they are, and what was repeated or leaked."""
+    from chimed import summary
+    from chimed.publish.statistics import statistics
+
+    found = statistics(folder)
+    _print_json(found) if as_json else summary.show_statistics(found)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Folder of a build.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Folder of the build to compare with it.")],
+    as_json: Json = False,
+) -> None:
+    """Say what changed between two builds: counts, rows that came or went with examples, and the recipe."""
+    from chimed import summary
+    from chimed.publish.changes import changes
+
+    found = changes(old, new)
+    _print_json(found) if as_json else summary.show_changes(found)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as --out of chimed build.")],
+    repo: Annotated[str, typer.Option(metavar="ORG/NAME", help="Data set repository; made when it is not there.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everyone read it; default: private.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token; default: HF_TOKEN.")] = None,
+    allow_licence: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Push sources with this licence too; may be repeated.")
+    ] = None,
+    any_licence: Annotated[bool, typer.Option("--any-licence", help="Push whatever the licences say.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Push a build to the Hugging Face Hub; what is there already is not sent again."""
+    from dataclasses import asdict
+
+    from chimed import summary
+    from chimed.publish.hub import Push, token_of
+    from chimed.publish.hub import push as send
+
+    allowed = None if any_licence else tuple(allow_licence or ())
+    request = Push(folder, repo, token_of(token_file), public, allowed, dry_run)
+    with summary.Bars() as progress:
+        done = send(request, progress)
+    _print_json(asdict(done)) if as_json else summary.show_pushed(done)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as --out of chimed build.")],
+    to: Annotated[FormatName, typer.Option(help="Format to write.")],
+    out: Annotated[Path, typer.Option(help="New folder, or that of an earlier export.")],
+    as_json: Json = False,
+) -> None:
+    """Write a build's cpt, sft and dpo stages in the format of another tool."""
+    from chimed import summary
+    from chimed.publish.export import export as write
+
+    done = write(folder, to.value, out)
+    told = {"format": done.format, "folder": str(done.folder), "rows": done.rows, "left_out": done.left_out}
+    _print_json(told) if as_json else summary.show_exported(done)
 
 
 def _print_json(value: Any) -> None:

@@ -18,6 +18,8 @@ from chimed.build import Request
 from chimed.errors import SourceError
 from chimed.ledger import look_up
 from chimed.outcome import Outcome
+from chimed.publish.export import Exported
+from chimed.publish.hub import Pushed
 from chimed.quality import REASONS
 from chimed.sources import discover
 from chimed.sources.fetch import Fetched
@@ -270,3 +272,92 @@ def show_explained(found: list[dict[str, Any]]) -> None:
         reason = f" ({row['reason']})" if row["reason"] else ""
         detail = f"; {row['detail']}" if row["verdict"] == "rejected" and row["detail"] else ""
         console.print(_safe(f"{row['id']}: {row['verdict']}{reason}: {row['meaning']}{detail}", 1000))
+
+
+def show_statistics(found: dict[str, Any]) -> None:
+    """Each stage by source and split, and what became of the rows of each source."""
+    console = Console(highlight=False)
+    for stage in found["stages"]:
+        table = _table("source", "split", "rows", "characters", "share", "median", "p90")
+        for row in stage["sources"]:
+            cells = (f"{row['rows']:,}", f"{row['characters']:,}", f"{row['share']:.1%}")
+            table.add_row(_safe(row["source"], 60), row["split"], *cells, f"{row['median']:,.0f}", f"{row['p90']:,.0f}")
+        table.add_section()
+        cells = (f"{stage['rows']:,}", f"{stage['characters']:,}", "")
+        table.add_row("all", "", *cells, f"{stage['median']:,.0f}", f"{stage['p90']:,.0f}")
+        console.print(Text(f"{stage['stage']}: characters of a row", "bold"))
+        console.print(table)
+        console.print()
+    table = _table("source", "read", "repeated", "of read", "leaked", "of read")
+    for source, counts in found["corpus"].items():
+        shares = [f"{counts[name] / max(counts['read'], 1):.1%}" for name in ("repeated", "leaked")]
+        cells = (f"{counts['read']:,}", f"{counts['repeated']:,}", shares[0], f"{counts['leaked']:,}", shares[1])
+        table.add_row(_safe(source, 60), *cells)
+    console.print(Text("corpus: duplicates and leaks", "bold"))
+    console.print(table)
+
+
+def show_changes(found: dict[str, Any]) -> None:
+    """What changed between two builds; the rows that came or went with examples."""
+    console = Console(highlight=False)
+    for setting in found["recipe"]:
+        console.print(_safe(f"recipe: {setting['key']}: {setting['before']} -> {setting['after']}", 400))
+    table = _table("what", "before", "after", "change")
+    counted = [(f"{own['stage']}, {own['split']}", own) for own in found["stages"]]
+    for own in found["counts"]:
+        reason = f" ({own['reason']})" if own["reason"] else ""
+        counted.append((f"{own['source']}: {own['verdict']}{reason}", own))
+    for name, own in counted:
+        table.add_row(_safe(name, 60), *(f"{own[at]:,}" for at in _SIDES), f"{own['after'] - own['before']:+,}")
+    if not counted and not found["moves"] and not found["recipe"]:
+        console.print("No row has another verdict, and the recipes are the same.")
+        return
+    console.print(table)
+    for move in found["moves"][:_MOVES]:
+        was, now = (
+            " ".join(filter(None, (move[at] or "absent", move[f"{at}_reason"] and f"({move[f'{at}_reason']})")))
+            for at in _SIDES
+        )
+        console.print(_safe(f"\n{move['source']}: {was} -> {now}: {move['rows']:,} rows", 300))
+        for row in move["examples"]:
+            told = " -> ".join(row[at] or "·" for at in _SIDES) if row["before"] or row["after"] else ""
+            console.print(_safe(f"  {row['id']}  {told}".rstrip(), 300))
+    if len(found["moves"]) > _MOVES:
+        console.print(f"\n… and {len(found['moves']) - _MOVES} more kinds of change: --json has them all")
+    console.print(f"\nkept: {found['kept']['in']:,} rows in, {found['kept']['out']:,} out")
+
+
+_SIDES = ("before", "after")
+_MOVES = 20  # kinds of change that are printed
+
+
+def show_pushed(done: Pushed) -> None:
+    """What a push sent, and where it is."""
+    console = Console(highlight=False, markup=False)
+    planned = not done.commit
+    if done.uploaded or done.deleted:
+        table = _table("file", "MB")
+        for path, size in done.uploaded.items():
+            table.add_row(path, f"{size / 1e6:,.1f}")
+        for path in done.deleted:
+            table.add_row(path, "would be deleted" if planned else "deleted")
+        console.print(table)
+        console.print()
+    megabytes = sum(done.uploaded.values()) / 1e6
+    did = "would upload" if planned else "uploaded"
+    sent = f"{did} {len(done.uploaded):,} files, {megabytes:,.1f} MB" if done.uploaded else "nothing to upload"
+    kept = f"; {done.present:,} files were there already" if done.present else ""
+    console.print(f"{sent}{kept}", soft_wrap=True)
+    console.print(f"{done.url} ({'private' if done.private else 'public'}), tag {done.tag}", soft_wrap=True)
+
+
+def show_exported(done: Exported) -> None:
+    """What an export wrote."""
+    console = Console(highlight=False, markup=False)
+    table = _table("file", "rows")
+    for name, rows in done.rows.items():
+        table.add_row(name, f"{rows:,}")
+    console.print(table)
+    if done.left_out:
+        console.print(f"\n{done.format} has no form for: {', '.join(done.left_out)}", soft_wrap=True)
+    console.print(f"\nWrote {done.folder}", soft_wrap=True)

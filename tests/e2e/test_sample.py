@@ -158,3 +158,19 @@ def test_sources_lists_every_source(chimed: Any) -> None:
         assert ("found" in entry["state"]) == there, entry
     assert sum("found" in entry["state"] for entry in listed) >= 9
     assert chimed("sources").returncode == 0
+
+
+def test_export_writes_the_released_form(chimed: Any, out: Path, tmp_path: Path) -> None:
+    done = chimed("export", out, "--to", "released", "--out", tmp_path / "released")
+    assert done.returncode == 0, done.stderr
+    conversations = [json.loads(line) for line in (tmp_path / "released" / "sft.jsonl").read_text("utf-8").splitlines()]
+    assert {turn["from"] for row in conversations for turn in row["conversations"]} >= {"input", "output"}
+    again = chimed("export", out, "--to", "released", "--out", out)
+    assert again.returncode == 2
+    assert again.stderr.startswith("chimed: ")
+
+
+def test_push_asks_about_licences_first(chimed: Any, out: Path) -> None:
+    done = chimed("push", out, "--repo", "someone/chimed", env={"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""})
+    assert done.returncode == 2
+    assert "explaincpe" in done.stderr
