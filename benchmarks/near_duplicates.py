@@ -1,12 +1,14 @@
 """Near-duplicate removal side by side on one input.
 
     python benchmarks/corpus.py RAW texts.parquet --texts 200000
-    python benchmarks/near_duplicates.py texts.parquet
+    python benchmarks/near_duplicates.py texts.parquet --peers FOLDER
 
 Each tool runs in a process of its own and says for every text which text it repeats, or -1. Printed for each: wall and
 CPU seconds and peak memory of the whole process; how many texts it removes; recall, the part of the planted pairs at or
 above .8 of which one text is removed; precision, the part of removed texts whose named partner is truly at or above .8,
-by Python sets over a sample of 5,000.
+by Python sets over a sample of 5,000. `command` is `chimed dedup` from start to end: reading, folding, and writing what
+stays. The peers are installed from PyPI, each into an environment of its own below FOLDER; one that does not install
+or run is skipped with a message. All get the same 5-grams of characters and bands of 16 x 8.
 """
 
 import argparse
@@ -57,19 +59,127 @@ def datasketch(texts: pa.StringArray) -> Links:
     return links
 
 
-TOOLS: dict[str, Callable[[pa.StringArray], Links]] = {"chimed": chimed, "datasketch": datasketch}
+def command(path: Path) -> Links:
+    """`chimed dedup` as a user runs it."""
+    with tempfile.TemporaryDirectory() as out:
+        subprocess.run([sys.executable, "-m", "chimed.cli", "dedup", str(path), "--out", out, "--json"], check=True)
+        removed = pq.read_table(Path(out) / "removed.parquet")
+    links = np.full(pq.read_metadata(path).num_rows, -1)
+    links[removed["row"].to_numpy() - 1] = removed["by_row"].to_numpy() - 1
+    return links
+
+
+def rensa(texts: pa.StringArray) -> Links:
+    """rensa's RMinHash over token lists and its LSH: the first match is the partner."""
+    from rensa import RMinHash, RMinHashLSH  # noqa: PLC0415
+
+    index, links = RMinHashLSH(threshold=THRESHOLD, num_perm=128, num_bands=16), np.full(len(texts), -1)
+    for row, text in enumerate(texts.to_pylist()):
+        minhash = RMinHash(num_perm=128, seed=42)
+        minhash.update([text[i : i + 5] for i in range(max(len(text) - 4, 1))])
+        matches = index.query(minhash)
+        if matches:
+            links[row] = min(matches)
+        else:
+            index.insert(row, minhash)
+    return links
+
+
+def gaoya(texts: pa.StringArray) -> Links:
+    """gaoya's index over character 5-grams, all cores: the first match is the partner."""
+    from gaoya.minhash import MinHashStringIndex  # noqa: PLC0415
+
+    index = MinHashStringIndex(32, THRESHOLD, 16, 8, analyzer="char", ngram_range=(5, 5))
+    rows = texts.to_pylist()
+    index.par_bulk_insert_docs(list(range(len(rows))), rows)
+    links = np.full(len(rows), -1)
+    for row, matches in enumerate(index.par_bulk_query(rows)):
+        first = min(matches, default=row)
+        links[row] = first if first < row else -1
+    return links
+
+
+def datatrove(path: Path) -> Links:
+    """datatrove's four steps over spaced characters, two workers; it names no partner, only what it removes."""
+    from datatrove.executor import LocalPipelineExecutor  # noqa: PLC0415
+    from datatrove.pipeline.dedup import (  # noqa: PLC0415
+        MinhashConfig,
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.readers import JsonlReader  # noqa: PLC0415
+    from datatrove.pipeline.writers import JsonlWriter  # noqa: PLC0415
+
+    settings = MinhashConfig(n_grams=5, num_buckets=16, hashes_per_bucket=8)
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        for half in (0, 1):
+            with (folder / f"in/{half}.jsonl").open("w") as file:
+                for row in range(half, len(texts), 2):
+                    file.write(json.dumps({"text": " ".join(texts[row]), "id": str(row)}) + "\n")
+        signatures, buckets, remove = (str(folder / step) for step in ("signatures", "buckets", "remove"))
+        reader = JsonlReader(str(folder / "in"))
+        removed = JsonlWriter(str(folder / "removed"), compression=None)
+        steps: list[tuple[int, list[object]]] = [
+            (2, [reader, MinhashDedupSignature(signatures, config=settings, language="en")]),
+            (16, [MinhashDedupBuckets(signatures, buckets, config=settings)]),
+            (1, [MinhashDedupCluster(buckets, remove, config=settings)]),
+            (2, [reader, MinhashDedupFilter(remove, exclusion_writer=removed)]),
+        ]
+        for number, (tasks, pipeline) in enumerate(steps):
+            log = str(folder / f"log{number}")
+            LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=min(tasks, 2), logging_dir=log).run()
+        links = np.full(len(texts), -1)
+        for part in (folder / "removed").glob("*.jsonl"):
+            with part.open() as file:
+                links[[int(json.loads(line)["id"]) for line in file]] = UNNAMED
+    return links
+
+
+UNNAMED = np.iinfo(np.int64).max  # removed, but the tool does not say for whose sake
+TOOLS: dict[str, Callable[[pa.StringArray], Links]] = {
+    "chimed": chimed,
+    "datasketch": datasketch,
+    "rensa": rensa,
+    "gaoya": gaoya,
+}
+WHOLE: dict[str, Callable[[Path], Links]] = {"command": command, "datatrove": datatrove}  # these read files themselves
+PEERS = {"rensa": "rensa==0.5.0", "gaoya": "gaoya==0.2.2", "datatrove": "datatrove[io,processing]==0.10.1 spacy"}
+INSTALL_SECONDS = 300
+
+
+def python_of(tool: str, peers: Path | None) -> str:
+    """The interpreter that has the tool, installed if it is not there yet. Raises OSError or a subprocess error."""
+    if tool not in PEERS:
+        return sys.executable
+    if peers is None:
+        raise OSError("needs --peers FOLDER")
+    folder = peers / tool
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        wanted = [*PEERS[tool].split(), "pyarrow", "numpy"]
+        pip = [folder / "bin/python", "-m", "pip", "install", "-q", "--prefer-binary", *wanted]
+        subprocess.run(pip, check=True, timeout=INSTALL_SECONDS)
+        (folder / "complete").touch()
+    return str(folder / "bin/python")
 
 
 def run(tool: str, path: Path, out: Path) -> None:
     """One tool in this process: its links and what they cost, into `out`."""
     start = time.perf_counter()
-    texts = pq.read_table(path, columns=["text"])["text"].combine_chunks()
-    links = TOOLS[tool](texts)
+    if tool in WHOLE:
+        links = WHOLE[tool](path)
+    else:
+        links = TOOLS[tool](pq.read_table(path, columns=["text"])["text"].combine_chunks())
     own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cost = {
         "wall": time.perf_counter() - start,
         "cpu": own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime,
-        "peak": own.ru_maxrss / 1024,
+        "peak": max(own.ru_maxrss, below.ru_maxrss) / 1024,
     }
     np.save(out.with_suffix(".npy"), links)
     out.write_text(json.dumps(cost))
@@ -80,20 +190,22 @@ def score(table: pa.Table, links: Links) -> dict[str, float]:
     of, planted = table["of"].to_numpy(), table["jaccard"].to_numpy()
     pairs = np.flatnonzero((of >= 0) & (planted >= THRESHOLD))
     removed = np.flatnonzero(links >= 0)
+    named = removed[links[removed] != UNNAMED]
     texts = table["text"].combine_chunks()
-    sample = random.Random(0).sample(removed.tolist(), min(5_000, len(removed)))
+    sample = random.Random(0).sample(named.tolist(), min(5_000, len(named)))
     right = [jaccard(texts[row].as_py(), texts[int(links[row])].as_py()) >= THRESHOLD for row in sample]
     return {
         "removed": len(removed),
         "recall": float(((links[pairs] >= 0) | (links[of[pairs]] >= 0)).mean()),
-        "precision": float(np.mean(right)),
+        "precision": float(np.mean(right)) if right else float("nan"),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path)
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--tools", nargs="+", choices=[*TOOLS, *WHOLE], default=[*TOOLS, *WHOLE])
+    parser.add_argument("--peers", type=Path, help="folder for the peers' environments; default: skip the peers")
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.out:
@@ -101,17 +213,25 @@ def main() -> None:
         return
     table = pq.read_table(args.texts)
     print(f"{len(table):,} texts\n")
-    print("| tool | wall s | CPU-s | texts a CPU-s | peak MB | texts removed | recall | precision |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| tool | wall s | CPU-s | texts a CPU-s | peak MB | texts removed | recall | precision | CPU-s ÷ chimed |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    base = float("nan")
     with tempfile.TemporaryDirectory() as folder:
         for tool in args.tools:
             out = Path(folder) / f"{tool}.json"
-            command = [sys.executable, __file__, str(args.texts), "--tools", tool, "--out", str(out)]
-            subprocess.run(command, check=True)
+            try:
+                python = python_of(tool, args.peers)
+                arguments = [python, __file__, str(args.texts), "--tools", tool, "--out", str(out)]
+                subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+            except (OSError, subprocess.SubprocessError) as error:
+                print(f"{tool}: skipped: {error}", file=sys.stderr)
+                continue
             cost, worth = json.loads(out.read_text()), score(table, np.load(out.with_suffix(".npy")))
+            base = cost["cpu"] if tool == "chimed" else base
             print(
                 f"| {tool} | {cost['wall']:.1f} | {cost['cpu']:.1f} | {len(table) / cost['cpu']:,.0f} "
-                f"| {cost['peak']:,.0f} | {worth['removed']:,} | {worth['recall']:.4f} | {worth['precision']:.4f} |",
+                f"| {cost['peak']:,.0f} | {worth['removed']:,} | {worth['recall']:.4f} | {worth['precision']:.4f} "
+                f"| {cost['cpu'] / base:.1f} |",
                 flush=True,
             )
 

@@ -61,6 +61,7 @@ def build(
 ) -> None:
     """Build stage datasets from raw files, or from the embedded sample corpus."""
     from chimed import summary
+    from chimed.bars import Bars
     from chimed.build import Request
     from chimed.build import build as run
     from chimed.recipe import load_recipe
@@ -68,7 +69,7 @@ def build(
 
     names = STAGES if StageName.all in stage else tuple(dict.fromkeys(name.value for name in stage))
     request = Request(load_recipe(recipe), recipe, raw, out, names, workers)
-    with summary.Bars() as progress:
+    with Bars() as progress:
         outcome = run(request, progress)
     if as_json:
         _print_json(outcome.stages)
@@ -86,13 +87,14 @@ def fetch(
     from dataclasses import asdict
 
     from chimed import summary
+    from chimed.bars import Bars
     from chimed.sources.fetch import check, named
     from chimed.sources.fetch import fetch as bring
 
     chosen = named(names)
     if not as_json:
         summary.show_licences(chosen)
-    with summary.Bars() as progress:
+    with Bars() as progress:
         found = [entry for source in chosen for entry in bring(source, raw, progress.step)]
     _print_json([asdict(entry) for entry in found]) if as_json else summary.show_fetched(found)
     check(found)
@@ -177,6 +179,28 @@ def diff(
 
 
 @app.command()
+def dedup(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Parquet or JSON-lines files.")],
+    out: Annotated[Path, typer.Option(help="New folder for the rows that stay and the list of those that do not.")],
+    column: Annotated[str, typer.Option(help="Column with the texts.")] = "text",
+    threshold: Annotated[
+        float, typer.Option(min=0.1, max=1, help="Jaccard similarity of 5-grams from which two texts are one.")
+    ] = 0.8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads; default: one a core.")] = os.cpu_count() or 1,
+    as_json: Json = False,
+) -> None:
+    """Remove equal and near-equal texts from any files: the first one stays."""
+    from dataclasses import asdict
+
+    from chimed.bars import Bars
+    from chimed.repeats import dedup as run
+
+    with Bars() as progress:
+        found = run(files, out, column=column, threshold=threshold, workers=workers, step=progress.step)
+    _print_json(asdict(found)) if as_json else typer.echo(str(found))
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as --out of chimed build.")],
     repo: Annotated[str, typer.Option(metavar="ORG/NAME", help="Data set repository; made when it is not there.")],
@@ -193,12 +217,13 @@ def push(
     from dataclasses import asdict
 
     from chimed import summary
+    from chimed.bars import Bars
     from chimed.publish.hub import Push, token_of
     from chimed.publish.hub import push as send
 
     allowed = None if any_licence else tuple(allow_licence or ())
     request = Push(folder, repo, token_of(token_file), public, allowed, dry_run)
-    with summary.Bars() as progress:
+    with Bars() as progress:
         done = send(request, progress)
     _print_json(asdict(done)) if as_json else summary.show_pushed(done)
 

@@ -1,16 +1,12 @@
-"""What the commands print: tables that fit 80 columns, progress bars, and the plain data behind `--json`."""
+"""What the commands print: tables that fit 80 columns, and the plain data behind `--json`."""
 
 import json
 import random
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,33 +24,6 @@ from chimed.sources.readers import find
 from chimed.sources.spec import Source
 
 VERDICTS = ("read", "rejected", "repeated", "leaked", "kept")
-
-
-class Bars(AbstractContextManager["Bars"]):
-    """Progress bars on a terminal's standard error; silent anywhere else."""
-
-    def __init__(self) -> None:
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> "Bars":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def step(self, name: str, total: int) -> Callable[[int], None]:
-        task = self._bars.add_task(name, total=total)
-        return lambda amount: self._bars.advance(task, amount)
 
 
 def _safe(text: str, limit: int) -> Text:
@@ -291,8 +260,8 @@ def show_statistics(found: dict[str, Any]) -> None:
     table = _table("source", "read", "repeated", "of read", "leaked", "of read")
     for source, counts in found["corpus"].items():
         shares = [f"{counts[name] / max(counts['read'], 1):.1%}" for name in ("repeated", "leaked")]
-        cells = (f"{counts['read']:,}", f"{counts['repeated']:,}", shares[0], f"{counts['leaked']:,}", shares[1])
-        table.add_row(_safe(source, 60), *cells)
+        repeated, leaked = (f"{counts[name]:,}" for name in ("repeated", "leaked"))
+        table.add_row(_safe(source, 60), f"{counts['read']:,}", repeated, shares[0], leaked, shares[1])
     console.print(Text("corpus: duplicates and leaks", "bold"))
     console.print(table)
 

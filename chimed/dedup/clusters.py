@@ -11,6 +11,7 @@ that is like a dropped one also meets the row that the dropped one repeats.
 """
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,10 +227,12 @@ def _decide(packed: Any, similarity: Any, by: Any, best: Any, component: Any) ->
 class _Graph:
     """The verified pairs found so far, over ranks (places in `order`), and what they decide."""
 
-    def __init__(self, order: Integers, group: Integers, texts: Callable[[Int64], Texts], threshold: float) -> None:
+    def __init__(
+        self, order: Integers, group: Integers, texts: Callable[[Int64], Texts], threshold: float, workers: int
+    ) -> None:
         self.rows = np.argsort(order, kind="stable")
         self.group = group[self.rows].astype(np.int64)
-        self.texts, self.threshold = texts, threshold
+        self.texts, self.threshold, self.workers = texts, threshold, workers
         self.packed, self.similarity = np.empty(0, np.uint64), np.empty(0, np.float64)
         self.tried = np.empty(0, np.uint64)
         n = len(order)
@@ -243,19 +246,24 @@ class _Graph:
     def verify(self, pairs: UInt64) -> None:
         """Keeps those of the sorted, distinct pairs whose texts are alike; reads texts a batch at a time."""
         packed, similarity = [self.packed], [self.similarity]
-        for at in range(0, len(pairs), BATCH):
-            batch = pairs[at : at + BATCH]
-            left, right = (batch >> _HALF).astype(np.int64), (batch & _LOW).astype(np.int64)
-            same = self.group[left] == self.group[right]  # false only if two keys collide
-            batch, left, right = batch[same], self.rows[left[same]], self.rows[right[same]]
-            wanted, places = np.unique(np.concatenate([left, right]), return_inverse=True)
-            found = jaccard(self.texts(wanted), places[: len(left)], places[len(left) :])
-            alike = found >= self.threshold
-            packed.append(batch[alike])
-            similarity.append(found[alike])
+        batches = (pairs[at : at + BATCH] for at in range(0, len(pairs), BATCH))
+        with ThreadPoolExecutor(self.workers) as pool:  # the kernels hold no lock
+            for batch, found in pool.map(self._alike, batches) if self.workers > 1 else map(self._alike, batches):
+                packed.append(batch)
+                similarity.append(found)
         self.packed = np.concatenate(packed)
         packed.clear()  # one field at a time: these are the largest arrays here
         self.similarity = np.concatenate(similarity)
+
+    def _alike(self, batch: UInt64) -> tuple[UInt64, npt.NDArray[np.float64]]:
+        """Those of the pairs that are alike, and their similarity."""
+        left, right = (batch >> _HALF).astype(np.int64), (batch & _LOW).astype(np.int64)
+        same = self.group[left] == self.group[right]  # false only if two keys collide
+        batch, left, right = batch[same], self.rows[left[same]], self.rows[right[same]]
+        wanted, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        found = jaccard(self.texts(wanted), places[: len(left)], places[len(left) :], least=self.threshold)
+        alike = found >= self.threshold
+        return batch[alike], found[alike]
 
     def indirect(self) -> UInt64:
         """New candidates among the neighbours of dropped rows; each is given once."""
@@ -319,6 +327,7 @@ def find(
     texts: Callable[[Int64], Texts],
     *,
     threshold: float = 0.8,
+    workers: int = 1,
 ) -> Clusters:
     """The near-duplicates of n rows, n below 2**31.
 
@@ -328,6 +337,7 @@ def find(
     order: of two duplicates the row with the lower value stays; all distinct.
     texts: the folded texts of some rows, given as ascending, distinct row numbers; at most 16,384 at a time.
     threshold: the least Jaccard similarity of duplicates.
+    workers: threads that compare texts; with more than one, `texts` is called from several at once.
 
     The result does not depend on how rows are numbered. Beside the texts it takes about 100 bytes a row where few rows
     are alike, and up to 300 where all are.
@@ -340,7 +350,7 @@ def find(
     >>> found.by.tolist(), found.similarity.round(2).tolist()
     ([2, -1, -1], [0.94, 0.0, 0.0])
     """
-    graph = _Graph(order, group, texts, threshold)
+    graph = _Graph(order, group, texts, threshold, workers)
     n, pending = len(graph.rows), np.empty(0, np.uint64)
     large = []
     for column in bands:

@@ -25,7 +25,7 @@ BANDS = 20
 ROWS = 6  # rows a band; 20 x 6 finds a pair at Jaccard .8 with a chance of .998, and candidates are verified anyway
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_ONE = np.uint64(1)
+_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 _MIX1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX2 = np.uint64(0xC4CEB9FE1A85EC53)
 _LANE1 = np.uint64(0x87C37B91114253D5)
@@ -59,24 +59,26 @@ def mix(h: Any) -> Any:
 @njit(cache=True, nogil=True)
 def code_points(data: Any, start: int, stop: int, out: Any) -> int:
     """Decodes valid UTF-8 bytes into `out`; returns how many code points there are."""
-    i, k = start, 0
-    while i < stop:
+    i, k, end = np.uint64(start), np.uint64(0), np.uint64(stop)  # unsigned: numba lets a signed index count from behind
+    while i < end:
         b = np.uint32(data[i])
         if 0xE0 <= b < 0xF0:  # Han characters come first: they are nearly everything
-            out[k] = ((b & 0x0F) << 12) | ((np.uint32(data[i + 1]) & 0x3F) << 6) | (np.uint32(data[i + 2]) & 0x3F)
-            i += 3
+            tail = ((np.uint32(data[i + _ONE]) & 0x3F) << 6) | (np.uint32(data[i + _TWO]) & 0x3F)
+            out[k] = ((b & 0x0F) << 12) | tail
+            i += _THREE
         elif b < 0x80:
             out[k] = b
-            i += 1
+            i += _ONE
         elif b < 0xE0:
-            out[k] = ((b & 0x1F) << 6) | (np.uint32(data[i + 1]) & 0x3F)
-            i += 2
+            out[k] = ((b & 0x1F) << 6) | (np.uint32(data[i + _ONE]) & 0x3F)
+            i += _TWO
         else:
-            high = ((b & 0x07) << 18) | ((np.uint32(data[i + 1]) & 0x3F) << 12)
-            out[k] = high | ((np.uint32(data[i + 2]) & 0x3F) << 6) | (np.uint32(data[i + 3]) & 0x3F)
-            i += 4
-        k += 1
-    return k
+            high = ((b & 0x07) << 18) | ((np.uint32(data[i + _ONE]) & 0x3F) << 12)
+            tail = ((np.uint32(data[i + _TWO]) & 0x3F) << 6) | (np.uint32(data[i + _THREE]) & 0x3F)
+            out[k] = high | tail
+            i += np.uint64(4)
+        k += _ONE
+    return int(k)
 
 
 @njit(cache=True, nogil=True)
@@ -91,9 +93,10 @@ def gram_hashes(codes: Any, count: int, size: int, out: Any) -> int:
     for i in range(size):
         h = h * _BASE + np.uint64(codes[i])
     out[0] = mix(h)
-    for i in range(size, count):
-        h = h * _BASE + np.uint64(codes[i]) - np.uint64(codes[i - size]) * top
-        out[i - size + 1] = mix(h)
+    for i in range(np.uint64(count - size)):
+        # The old hash times the base is what the next step waits for: the rest is summed beside it.
+        h = h * _BASE + (np.uint64(codes[i + np.uint64(size)]) - np.uint64(codes[i]) * top)
+        out[i + _ONE] = mix(h)
     return count - size + 1
 
 
@@ -220,10 +223,11 @@ def _mask(count: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _jaccard(offsets: Any, data: Any, left: Any, right: Any, out: Any) -> None:
+def _jaccard(offsets: Any, data: Any, left: Any, right: Any, least: float, out: Any) -> None:
     """One hash table for the left text, kept while `left` stays the same, one for what only the right text has.
 
-    Stamps instead of clearing: a slot counts only if it carries the number of the pair that filled it.
+    Stamps instead of clearing: a slot counts only if it carries the number of the pair that filled it. A union is no
+    smaller than the left text, so a pair is given up when too few shingles of the right text can still be shared.
     """
     size = longest(offsets)
     codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
@@ -242,14 +246,19 @@ def _jaccard(offsets: Any, data: Any, left: Any, right: Any, out: Any) -> None:
         count = _shingles(data, offsets[right[pair]], offsets[right[pair] + 1], codes, hashes)
         right_mask = _mask(count)
         shared = extra = 0
-        for s in range(count):
+        spare = count - np.int64(least * left_count)
+        for s in range(count if spare >= 0 else 0):
             slot = _find(left_keys, left_stamps, left_mask, hashes[s], stamp)
             if slot < 0:
                 extra += _add(right_keys, right_stamps, right_mask, hashes[s], pair) >= 0
+                spare -= 1
+                if spare < 0:
+                    break
             elif met[slot] != pair:
                 met[slot] = pair
                 shared += 1
-        out[pair] = shared / max(left_count + extra, 1)
+        alike = shared / max(left_count + extra, 1)
+        out[pair] = alike if spare >= 0 and alike >= least else 0.0
 
 
 def _permutations(count: int, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -307,15 +316,19 @@ def signatures(texts: Texts, *, seed: int = 0) -> npt.NDArray[np.uint32]:
     return out
 
 
-def jaccard(texts: Texts, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def jaccard(
+    texts: Texts, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], *, least: float = 0.0
+) -> npt.NDArray[np.float64]:
     """The Jaccard similarity of the distinct shingles of `texts[left[i]]` and `texts[right[i]]`, for every i.
 
-    Fastest when equal values of `left` stand together. Zero where both texts are empty.
+    Fastest when equal values of `left` stand together. Zero where both texts are empty, and where it is below `least`:
+    texts are not read further once that is clear.
 
     >>> jaccard(pa.array(["abcdefgh", "abcdefg"]), np.array([0]), np.array([1])).tolist()
     [0.75]
     """
     offsets, data = buffers(texts)
     out = np.empty(len(left), np.float64)
-    _jaccard(offsets, data, np.ascontiguousarray(left, np.int64), np.ascontiguousarray(right, np.int64), out)
+    ones, others = np.ascontiguousarray(left, np.int64), np.ascontiguousarray(right, np.int64)
+    _jaccard(offsets, data, ones, others, float(least), out)
     return out

@@ -110,9 +110,9 @@ def test_mutual_near_copies_without_all_pairs(count: int, edits: int, monkeypatc
     """4 edits put most pairs just below the threshold, where any rule needs many kept rows."""
     texts, compared = copies(count, edits), [0]
 
-    def counted(*args: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def counted(*args: npt.NDArray[np.int64], least: float) -> npt.NDArray[np.float64]:
         compared[0] += len(args[1])
-        return jaccard(*args)
+        return jaccard(*args, least=least)
 
     monkeypatch.setattr(clusters, "jaccard", counted)
     found = find(band_keys(texts).T, np.zeros(count), np.arange(count), texts.take)
