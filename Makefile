@@ -5,7 +5,7 @@ WORKERS ?= auto
 BIN := .venv/bin
 READY := .venv/ready-$(EXTRAS)
 
-.PHONY: test lint types golden
+.PHONY: test lint types golden cards
 test: lint types $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS)
 
@@ -21,6 +21,11 @@ types: $(READY)
 # Writes the expected output of the golden rows and the table of docs/sources.md anew; read the difference.
 golden: $(READY)
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/test_docs.py -k "golden or page_of_sources"
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/e2e/hub/test_publish_page.py
+
+# Writes the data cards of the sample anew; read the difference.
+cards: $(READY)
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/e2e/test_cards.py -k current
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -111,6 +111,20 @@ def balance(pairs: pa.Table) -> float:
     return sum(map(abs, count.values())) / max(total, 1)
 
 
+def told(pairs: pa.Table) -> float:
+    """The share of pairs in which the true reply alone shares two neighbouring characters with the head."""
+    telling = 0
+    for row in pairs.to_pylist():
+        head = row["title"]
+        words = {head[place : place + 2] for place in range(len(head) - 1)}
+        shares = [
+            any(word in tail for tail in named(row[reply], head, row["relation"]) for word in words)
+            for reply in ("chosen", "rejected")
+        ]
+        telling += shares[0] and not shares[1]
+    return telling / max(len(pairs), 1)
+
+
 def report(name: str, facts: pa.Table) -> None:
     """Print what a graph gives."""
     entities = set(facts["head"].to_pylist()) | set(
@@ -130,8 +144,10 @@ def report(name: str, facts: pa.Table) -> None:
     if len(pairs):
         wrong = false_pairs(pairs, facts)
         lengths = [pc.sum(pc.utf8_length(pairs[reply])).as_py() for reply in ("rejected", "chosen")]
-        print(f"  checked    {len(pairs):>9,}  {len(wrong)} not as they should be; rejected / chosen length "
-              f"{lengths[0] / lengths[1]:.3f}; out of balance {balance(pairs):.1%}")  # fmt: skip
+        print(
+            f"  checked    {len(pairs):>9,}  {len(wrong)} not as they should be; rejected / chosen length "
+            f"{lengths[0] / lengths[1]:.3f}; out of balance {balance(pairs):.1%}; told from the head {told(pairs):.1%}"
+        )
         for row in wrong[:3]:
             print(f"    {row}")
 

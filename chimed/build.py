@@ -33,7 +33,7 @@ from chimed.publish.stage import Stage, publish
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
 from chimed.sources import SAMPLE
-from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, slices
+from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, looked_up, slices
 
 SMALL = 8 << 20  # bytes of raw files below which worker processes cost more than they bring
 FEW = 20  # rejects that never stop a build, whatever their share
@@ -41,7 +41,7 @@ FEW = 20  # rejects that never stop a build, whatever their share
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for. raw=None builds from the embedded sample."""
+    """What the command line asks for. raw=None builds from the embedded sample; cluster: a Ray cluster's address."""
 
     loaded: Loaded
     recipe: Path | None
@@ -49,16 +49,20 @@ class Request:
     out: Path
     stages: tuple[str, ...]
     workers: int
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A raw file and the part of the recipe that it serves."""
+    """A raw file and the part of the recipe that it serves.
+
+    prints: of the file, and of those that its rows are joined with.  digest: of all that decides its rows.
+    """
 
     ingredient: Ingredient
     file: RawFile
     split: Split
-    print: Fingerprint
+    prints: tuple[tuple[RawFile, Fingerprint], ...]
     digest: str
 
 
@@ -70,9 +74,9 @@ def build(request: Request, progress: Progress) -> Outcome:
     try:
         with _locked(request.out / ".work"):
             planned = plan(request, outcome, progress)
-            outcome.bytes = sum(entry.file.size for entry in planned)
+            outcome.bytes = sum({(item.ingredient.rank, item.file.name): item.file.size for item in planned}.values())
             workers = request.workers if outcome.bytes > SMALL else 1
-            with engine.start(workers) as pool:
+            with engine.start(workers, request.cluster) as pool:
                 _run(request, planned, pool, outcome, progress)
     except OSError as error:
         raise BuildError(_disk(error, request.out)) from error
@@ -145,10 +149,12 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
         files, unread = find(item.source, raw)
         skip = request.loaded.recipe.sources[item.rank].skip
         skipped = [file for file in files if any(fnmatch(file.name, glob) for glob in skip)]
-        unread += [Unread(file.name, "skipped by the recipe") for file in skipped]
+        unread += [Unread(name, "skipped by the recipe") for name in dict.fromkeys(file.name for file in skipped)]
         files = [file for file in files if file not in skipped]
         if unread:
             outcome.unread[item.source.name] = unread
+        if joined := looked_up(files):
+            outcome.looked_up[item.source.name] = [file.name for file in joined]
         if not files:
             outcome.missing.append(item.source.name)
         found += [(item, file) for file in files]
@@ -159,16 +165,16 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
             f"{raw}: no files of {names}; chimed sources --json says where to get them and what they are called"
         )
     advance = progress.step("hash raw files", sum(file.size for _, file in found))
-    prints: dict[Path, Fingerprint] = {}  # by file on disk: the members of an archive share one
+    known: dict[Path, Fingerprint] = {}  # by file on disk: the members of an archive share one
     for item, file in found:
-        if file.path not in prints:
-            prints[file.path] = fingerprint(file)
+        needed = [file, *looked_up([file])]
+        known |= {one.path: fingerprint(one) for one in needed if one.path not in known}
         entry = request.loaded.recipe.sources[item.rank]
-        own_rows = entry.model_dump(mode="json", exclude={"share", "cap", "stages", "skip", "max_rejects"})
+        own_rows = entry.model_dump(mode="json", exclude={"share", "cap", "stages", "skip", "max_rejects", "license"})
         split = item.splits.get(file.split, file.split)
-        own = prints[file.path]
-        digest = _digest(code, own_rows, item.code, file.name, split, request.loaded.recipe.script, own.sha256)
-        planned.append(Planned(item, file, split, own, digest))
+        content = [(one.name, known[one.path].sha256) for one in needed]
+        digest = _digest(code, own_rows, item.code, file.split, split, request.loaded.recipe.script, content)
+        planned.append(Planned(item, file, split, tuple((one, known[one.path]) for one in needed), digest))
         advance(file.size)
     return planned
 
@@ -220,7 +226,7 @@ def _prepare_all(
                 for piece in slices(entry.ingredient.source, entry.file):
                     folder = work / "parts" / _digest(entry.digest, piece.start, piece.stop, index and index.name)
                     whose = (request.recipe, request.loaded.digest, entry.ingredient.rank)
-                    tasks.append(Part(*whose, piece, entry.print, entry.split, folder, index))
+                    tasks.append(Part(*whose, piece, entry.prints, entry.split, folder, index))
                     places.append(place)
         results: dict[int, dict[str, Any]] = {}
         for number, result in pool.map(prepare, tasks):

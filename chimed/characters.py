@@ -286,8 +286,8 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # n
                 beyond += 1
                 han += this == HAN
                 kana += this == KANA
-                if code == 0x51FB and solid == 0x70B9:
-                    found |= RESIDUE  # 点击
+                if (code == 0x51FB and solid == 0x70B9) or (code == 0x5BF9 and solid == 0x662F):
+                    found |= RESIDUE  # 点击, 是对
             if this != LINE:
                 prior = solid
                 solid = code

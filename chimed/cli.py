@@ -57,6 +57,10 @@ def build(
     out: Out = Path("out"),
     recipe: Annotated[Path | None, typer.Option(help="Build recipe (YAML); default: all sources.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes; default: one a core.")] = os.cpu_count() or 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Use the cores of a Ray cluster: its address, or auto."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build stage datasets from raw files, or from the embedded sample corpus."""
@@ -68,7 +72,9 @@ def build(
     from chimed.sources.spec import STAGES
 
     names = STAGES if StageName.all in stage else tuple(dict.fromkeys(name.value for name in stage))
-    request = Request(load_recipe(recipe), recipe, raw, out, names, workers)
+    if ray:  # workers of other machines start in folders of their own
+        raw, out = raw and raw.absolute(), out.absolute()
+    request = Request(load_recipe(recipe), recipe, raw, out, names, workers, ray)
     with Bars() as progress:
         outcome = run(request, progress)
     if as_json:
@@ -152,6 +158,21 @@ def report(folder: Folder, as_json: Json = False) -> None:
 
 
 @app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build or of one of its stages.")],
+    as_json: Json = False,
+) -> None:
+    """Make the data cards of a build anew and draw their plots, for which matplotlib must be installed."""
+    from chimed.publish.describe import refresh
+
+    done = refresh(folder)
+    if as_json:
+        _print_json(done)
+    else:
+        typer.echo("\n".join(" ".join([own["card"], *own["plots"]]) for own in done))
+
+
+@app.command()
 def stats(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build or of one of its stages.")],
     as_json: Json = False,
@@ -218,11 +239,11 @@ def push(
 
     from chimed import summary
     from chimed.bars import Bars
-    from chimed.publish.hub import Push, token_of
+    from chimed.publish.hub import Push
     from chimed.publish.hub import push as send
 
     allowed = None if any_licence else tuple(allow_licence or ())
-    request = Push(folder, repo, token_of(token_file), public, allowed, dry_run)
+    request = Push(folder, repo, token_file, public, allowed, dry_run)
     with Bars() as progress:
         done = send(request, progress)
     _print_json(asdict(done)) if as_json else summary.show_pushed(done)

@@ -1,12 +1,18 @@
-"""Map a function over tasks: in this process, or in local worker processes."""
+"""Map a function over tasks: in this process, in local worker processes, or on a Ray cluster.
+
+A task names files, never texts, and leaves its result in files: so it runs wherever the folders of the raw files and of
+the build can be seen under the same path, and one that was cut off in the middle can be run again.
+"""
 
 import multiprocessing
 import os
+import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -24,12 +30,16 @@ class Engine(Protocol):
         ...
 
 
-def start(workers: int) -> "Inline | Processes":
+def start(workers: int, cluster: str | None = None) -> "Inline | Processes | Cluster":
     """An engine with this many worker processes; one worker is this process itself.
+
+    cluster: the address of a Ray cluster, "auto" for the one this machine belongs to; its cores are the workers then.
 
     >>> dict(start(1).map(abs, [-1, -2]))
     {0: 1, 1: 2}
     """
+    if cluster is not None:
+        return Cluster(cluster)
     return Processes(workers) if workers > 1 else Inline()
 
 
@@ -83,3 +93,63 @@ class Processes(AbstractContextManager["Processes"]):
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Cluster(AbstractContextManager["Cluster"]):
+    """Runs tasks on a Ray cluster, one a core; what a lost node had not finished runs again on another.
+
+    Raises BuildError where ray is not installed, no cluster answers, or a task is lost RETRIES times over.
+    """
+
+    RETRIES = 4
+
+    def __init__(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences its warning
+        try:
+            import ray  # noqa: PLC0415 - an extra, and slow to import
+        except ImportError:
+            raise BuildError("--ray needs the package ray, which is not installed: pip install 'chimed[ray]'") from None
+        try:
+            if ":" in address:  # Ray itself would try for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address, logging_level="ERROR", log_to_driver=False, namespace="chimed")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BuildError(
+                f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); "
+                "start one with `ray start --head`, or leave --ray out to use this machine's cores"
+            ) from None
+        self._ray = ray
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        ray = self._ray
+        remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly)
+        ahead = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        waiting = deque(enumerate(tasks))
+        running: dict[Any, int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < ahead:
+                    position, task = waiting.popleft()
+                    running[remote.remote(function, task)] = position
+                for done in ray.wait(list(running), num_returns=1)[0]:
+                    yield running.pop(done), ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # as the task raised it
+        except ray.exceptions.RayError as error:
+            raise BuildError(
+                f"the Ray cluster lost a task {self.RETRIES + 1} times ({type(error).__name__}), most likely for want "
+                "of memory; run the same command again: finished parts are kept"
+            ) from error
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+
+def _calmly(function: Callable[[Task], Result], task: Task) -> Result:
+    _calm()
+    return function(task)

@@ -82,12 +82,13 @@ def _texts(shape: str, table: pa.Table, leaves: pa.ListArray) -> pa.Array:
 
 
 def _groups(shape: str, table: pa.Table) -> npt.NDArray[np.uint64]:
-    """Exam items with other right answers are other items, prose of another relation says another thing."""
+    """Exam items with other right answers are other items; prose on another head or relation says another thing."""
     match shape:
         case "exam":
             return exact_keys(fold(right_options(table)))[:, 0]
         case "fact":
-            return exact_keys(table["relation"].combine_chunks())[:, 0]
+            head = fold(table["head"].combine_chunks())
+            return exact_keys(pc.binary_join_element_wise(head, table["relation"].combine_chunks(), "|"))[:, 0]
         case _:
             return np.zeros(len(table), np.uint64)
 

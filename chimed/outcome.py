@@ -21,6 +21,7 @@ class Outcome:
     """What a build did, for the manifest and the summary.
 
     stages: manifest of each stage. empty: stages that no row goes into. missing: sources of the recipe without a file.
+    unread, looked_up: files that give no rows, by source: left alone, or joined with the rows of other files.
     seconds: CPU-seconds a step, summed over workers, of the steps before the stages. bytes: of raw files, unpacked.
     """
 
@@ -29,6 +30,7 @@ class Outcome:
     empty: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unread: dict[str, list[Unread]] = field(default_factory=dict)
+    looked_up: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     masked: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -7,13 +7,16 @@ A part is worked on alone, in any process, and leaves a folder that is complete 
     <shape>.arrow        the records that passed, cleaned and masked
     <shape>.keys.arrow   their keys, row for row (see KEYS)
     held.arrow           questions of evaluation items without a key, folded: rejected, but they must not train
+    rejects.arrow        the first rejects of each reason as text to look at, cleaned and masked
     done.json            counts, first rejects, seconds a step
 """
 
 import json
+import re
 import shutil
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,26 +35,27 @@ from chimed.quality import verdicts
 from chimed.recipe import Loaded, load_recipe
 from chimed.records import SCHEMAS, SHAPES, Body, Dialogue, Fact, Passage, Record, Split, map_texts, shape_of, to_table
 from chimed.sources.archives import stamp
-from chimed.sources.readers import Fingerprint, Slice, rows
+from chimed.sources.readers import Fingerprint, RawFile, Slice, rows
 from chimed.sources.spec import Row
 
 BATCH_UNITS = 16_384
 BATCH_CHARS = 4 << 20  # about 12 MB of UTF-8, and a few times that while it is worked on
 EXAMPLES = 5  # rejects kept a part, to show when there are too many
+SHOWN, SHOWN_CHARS = 2, 1000  # rejects of a reason whose text is kept a part, and its longest
 NAMES = tuple(SHAPES)
 
 UNITS = pa.schema(
     [("id", pa.string()), ("shape", pa.int8()), ("row", pa.int32()), ("reason", pa.string()), ("detail", pa.string())]
 )
 
-HELD = pa.schema([("id", pa.string()), ("text", pa.string())])
+NAMED = pa.schema([("id", pa.string()), ("text", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A task for `prepare`. It names the source by its rank in the recipe, since parsers do not travel.
 
-    print: what the file was when the build was planned.
+    prints: what its file, and those that its rows are joined with, were when the build was planned.
     index: the evaluation texts that this part's rows are checked against, or None.
     """
 
@@ -59,7 +63,7 @@ class Part:
     digest: str  # of the recipe
     rank: int
     slice: Slice
-    print: Fingerprint
+    prints: tuple[tuple[RawFile, Fingerprint], ...]
     split: Split
     folder: Path
     index: Path | None
@@ -86,8 +90,9 @@ def prepare(part: Part) -> dict[str, Any]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _Work(part, partial).run()
-        if stamp(part.slice.file) != (part.print.size, part.print.mtime_ns):
-            raise SourceError(f"{part.slice.file.path}: changed while it was read; run again when nothing writes to it")
+        for file, seen in part.prints:
+            if stamp(file) != (seen.size, seen.mtime_ns):
+                raise SourceError(f"{file.path}: changed while it was read; run again when nothing writes to it")
         partial.rename(part.folder)
     return json.loads(done.read_text())  # type: ignore[no-any-return]
 
@@ -116,8 +121,10 @@ class _Work:
         self.kept: Counter[str] = Counter()
         self.masked: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.unparsed: Counter[str] = Counter()  # rows that gave no record, by reason
         self.examples: list[str] = []
         self.held: list[tuple[str, str]] = []
+        self.shown: dict[str, list[tuple[str, str]]] = defaultdict(list)  # reason -> (id, text)
         self.counts = Counter(rows=0, units=0, chars=0)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.clock = time.process_time()
@@ -127,6 +134,7 @@ class _Work:
         self.ids: list[str] = []
         self.shapes: list[int] = []
         self.rejects: dict[int, RowError] = {}
+        self.texts: dict[str, str] = {}  # of rejects, by id
         self.batch: dict[str, list[tuple[int, Record]]] = defaultdict(list)  # shape -> (place among the units, record)
         self.chars = 0
 
@@ -142,11 +150,9 @@ class _Work:
             if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
                 self.flush()
         self.flush()
-        if self.held:
-            texts = text.fold(text.clean(pa.array([held for _, held in self.held])))
-            self.write(
-                "held", HELD, pa.Table.from_arrays([pa.array([name for name, _ in self.held]), texts], schema=HELD)
-            )
+        self.write_texts("held", self.held, lambda texts: text.fold(text.clean(texts)))
+        shown = [named for reason in sorted(self.shown) for named in self.shown[reason]]
+        self.write_texts("rejects", shown, lambda texts: text.mask(text.clean(texts, script=self.script))[0])
         for file in self.files.values():
             file.close()
         done: dict[str, Any] = {**self.counts, "held": len(self.held)}
@@ -161,11 +167,11 @@ class _Work:
         try:
             bodies = tuple(self.source.parse(row))
         except RowError as error:
-            return self.reject(key, error)
+            return self.reject(key, error, row)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return self.reject(key, RowError("parse-failed", f"{type(error).__name__}: {error}"))
+            return self.reject(key, RowError("parse-failed", f"{type(error).__name__}: {error}"), row)
         if not bodies:
-            return self.reject(key, RowError("no-record"))
+            return self.reject(key, RowError("no-record"), row)
         for number, body in enumerate(bodies, 1):
             shape = shape_of(body)
             own = key if len(bodies) == 1 else f"{key}/{number}"
@@ -176,10 +182,13 @@ class _Work:
             self.chars += _size(body)
         return None
 
-    def reject(self, key: str, error: RowError) -> None:
+    def reject(self, key: str, error: RowError, row: Row | None = None) -> None:
         self.rejects[len(self.ids)] = error
         self.ids.append(f"{self.source.name}/{key}")
         self.shapes.append(-1)
+        self.unparsed[error.reason] += row is not None
+        if row is not None and self.unparsed[error.reason] <= SHOWN:
+            self.texts[self.ids[-1]] = _shown(row)
         if error.held and self.part.split != "train":
             self.held.append((self.ids[-1], error.held))
 
@@ -228,6 +237,9 @@ class _Work:
         table = map_texts(shape, table, mask)
         self.lap("mask")
         reasons = verdicts(shape, table, trains=self.part.split == "train")
+        for reason in pc.unique(reasons.drop_null()).to_pylist():
+            few = table.filter(pc.equal(reasons, reason)).slice(0, SHOWN).to_pylist()
+            self.texts |= {row.pop("id"): _shown(row) for row in few}
         table = table.filter(pc.is_null(reasons)).combine_chunks()
         self.lap("judge")
         if len(table):
@@ -243,6 +255,8 @@ class _Work:
         for place, error in sorted(self.rejects.items()):
             reasons[place], details[place] = error.reason, error.detail[:200]
             self.reasons[error.reason] += 1
+            if self.ids[place] in self.texts and len(self.shown[error.reason]) < SHOWN:
+                self.shown[error.reason].append((self.ids[place], self.texts[self.ids[place]]))
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{self.ids[place]}: {error}"[:300])
         self.counts["units"] += len(self.ids)
@@ -252,10 +266,34 @@ class _Work:
         self.write("units", UNITS, pa.Table.from_arrays(arrays, schema=UNITS))
         self.lap("write")
 
+    def write_texts(self, name: str, texts: list[tuple[str, str]], change: Callable[[pa.Array], pa.Array]) -> None:
+        """Write texts with their ids, when there are any."""
+        if texts:
+            ids, own = (pa.array(column, pa.string()) for column in zip(*texts, strict=True))
+            self.write(name, NAMED, pa.Table.from_arrays([ids, change(own)], schema=NAMED))
+
     def write(self, name: str, schema: pa.Schema, table: pa.Table) -> None:
         if name not in self.files:
             self.files[name] = pa.ipc.new_file(self.folder / f"{name}.arrow", schema)
         self.files[name].write_table(table)
+
+
+def _shown(row: Row) -> str:
+    """A row that gives no record as text to read, a line a column; a cut never lies within a number or an address.
+
+    >>> print(_shown({"split": "train", "question": "百日咳？", "options": ["A", "B"], "answer": ""}))
+    question: 百日咳？
+    options: ["A", "B"]
+    """
+    lines = []
+    for name, value in row.items():
+        if name != "split" and value not in ("", None, [], ()):
+            told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            lines.append(f"{name}: {told[: SHOWN_CHARS + 1]}")
+    told = "\n".join(lines)
+    if len(told) > SHOWN_CHARS:
+        told = re.sub(r"[!-~ ]{1,64}$", "", told[:SHOWN_CHARS]) + "…"
+    return told.encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs
 
 
 def _numpy(mask: pa.Array) -> npt.NDArray[np.bool_]:

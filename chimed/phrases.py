@@ -25,7 +25,8 @@ class Wording(NamedTuple):
         contradict each other; "prose" paragraphs that stand by themselves.
     asked: questions with the slot {head}.
     told: (RE2 pattern, sentences) pairs with the slots {head} and {tails}; a tail is told by the first pattern found in
-        it, so that "否" becomes a sentence. The last pattern is empty: it takes every tail.
+        it, so that "否" becomes a sentence. The last pattern is empty: it takes every tail. Of an overview, the first
+        sentences open a document, the last ones stand further down.
     """
 
     form: Literal["list", "value", "prose"]
@@ -45,18 +46,21 @@ def _value(asked: Sequence[str], *told: tuple[str, tuple[str, ...]]) -> Wording:
     return Wording("value", tuple(asked), told)
 
 
+OVERVIEW = "概述"
 WORDINGS: dict[str, Wording] = {
-    "概述": _prose(
+    OVERVIEW: Wording(
+        "prose",
         ("什么是{head}？", "{head}是什么病？", "请介绍一下{head}。", "能简单说说{head}吗？", "{head}是怎么回事？"),
         (
-            "{tails}",
-            "{head}简介：{tails}",
-            "什么是{head}？{tails}",
-            "【{head}】{tails}",
-            "认识{head}：{tails}",
-            "{head}（概述）：{tails}",
-            "以下介绍{head}。{tails}",
-            "关于{head}：{tails}",
+            (
+                "",
+                (
+                    *("{tails}", "{head}简介：{tails}", "什么是{head}？{tails}", "【{head}】{tails}"),
+                    *("认识{head}：{tails}", "{head}（概述）：{tails}"),
+                    *("以下介绍{head}。{tails}", "关于{head}：{tails}"),
+                ),
+            ),
+            ("", ("{tails}",)),
         ),
     ),
     "发病部位": _list(
@@ -101,13 +105,20 @@ WORDINGS: dict[str, Wording] = {
     "易感人群": _value(
         ("哪些人容易得{head}？", "{head}的易感人群是哪些？", "{head}多见于什么人？"),
         ("^无(特殊|特定|特发|明显)", ("{head}没有特定的易感人群。", "{head}的发病没有特定人群。")),
-        ("^(多见|好发|多发|常见|高发|易发)于?", ("{head}{tails}。",)),
-        ("", ("{head}的易感人群：{tails}。", "{head}的易感人群是{tails}。")),
+        ("^(所有|任何|各种|一般)人群?。?$", ("任何人都可能得{head}。", "{head}可发生于任何人群。")),
+        ("^.{0,4}(见|发生?|发病)[于在]", ("{head}{tails}。",)),
+        ("^.{0,3}(发病|好发|起病|高发|高峰|平均)年龄", ("{head}的{tails}。",)),
+        (
+            "[多常少可]见|居多|为主|[好多高]发|起病|发病|多[于。]?$|均可|^(大?多|常|主要)|[，。；]",
+            ("{head}的发病人群：{tails}。",),
+        ),
+        ("", ("{head}的易感人群：{tails}。", "{head}的易感人群是{tails}。", "容易得{head}的人是{tails}。")),
     ),
     "患病比例": _value(
         ("{head}的患病比例是多少？", "{head}的发病率高吗？", "得{head}的人多不多？"),
         ("^[0-9.]+.{0,12}$", ("{head}的患病比例约为{tails}。", "据资料统计，{head}的患病比例约为{tails}。")),
-        ("^(发病|患病|发生)率", ("{head}的{tails}。",)),
+        ("^[^，。；]{0,12}(发病|患病|发生)率", ("{head}的{tails}。",)),
+        ("^(罕见|少见|多见|常见|属于|极?罕)", ("{head}{tails}。",)),
         ("", ("{head}的患病比例：{tails}。", "关于{head}的患病比例，资料记载：{tails}。")),
     ),
     "传染方式": _value(
@@ -143,12 +154,16 @@ WORDINGS: dict[str, Wording] = {
     ),
     "治疗周期": _value(
         ("{head}多久能治好？", "{head}的治疗周期是多长？", "治疗{head}需要多长时间？"),
-        ("^[0-9一二三四五六七八九十半].{0,12}$", ("{head}的治疗周期约为{tails}。", "治疗{head}一般需要{tails}。")),
+        ("^[0-9一二三四五六七八九十半两].{0,12}$", ("{head}的治疗周期约为{tails}。", "治疗{head}一般需要{tails}。")),
+        ("^需要?", ("{head}{tails}。",)),
+        ("^(终身|长期|间歇|终生)", ("{head}需要{tails}。",)),
         ("", ("{head}的治疗周期：{tails}。", "关于{head}的治疗周期，资料记载：{tails}。")),
     ),
     "治愈率": _value(
         ("{head}能治好吗？", "{head}的治愈率是多少？", "{head}治愈的可能性大吗？"),
         ("^[0-9].{0,12}$", ("{head}的治愈率约为{tails}。", "据资料记载，{head}的治愈率约为{tails}。")),
+        ("^[^，。；0-9]{0,8}(治愈|生存|根治|好转|有效)率", ("{head}的{tails}。",)),
+        ("^(目前)?(无法|不能|不易|难以|很难|可以|可治愈|需要?)", ("{head}{tails}。",)),
         ("", ("{head}的治愈情况：{tails}。", "关于{head}的治愈率，资料记载：{tails}。")),
     ),
     "治疗费用": _value(
@@ -276,8 +291,12 @@ PRONOUNS: dict[str, tuple[str, ...]] = {
     "药物": ("该药", "本品"),
     "中药": ("该药", "本品"),
     "方剂": ("该方", "本方"),
+    "同名方": ("该方", "本方"),
     "穴位": ("该穴", "本穴"),
 }
+
+# Heads of which the name alone does not say which is meant: documents tell of them, but nobody can be asked.
+UNASKED = ("同名方",)
 
 # A document's paragraphs: which relations stand together, and the orders in which the paragraphs can come.
 PARAGRAPHS: dict[str, tuple[str, ...]] = {

@@ -2,7 +2,8 @@
 
 A compiled scan over the Arrow buffer picks the few rows that could hold any (a long run of digits, an @, a web address,
 QQ, 微信); only those meet the patterns, which look at their neighbours and at check digits. Public emergency numbers
-(120, 110, 12345, 12320), doses, codes, dates, ranges and registration numbers are not personal data.
+(120, 110, 12345, 12320), doses, codes, dates, ranges and registration numbers are not personal data, nor are addresses
+of authorities, schools and organisations, and of the machine itself (localhost).
 """
 
 import re
@@ -201,6 +202,13 @@ _CUE = re.compile(
 )
 
 
+_PUBLIC = re.compile(
+    r"(?:[a-z]+://)?(?:(?:[a-z0-9-]+\.)*(?:gov|edu|mil|int|org)(?:\.[a-z]{2})?|localhost|127\.0\.0\.1|0\.0\.0\.0"
+    r"|192\.168\.\d+\.\d+)(?:[:/?#]|$)|git@github\.com$",
+    re.IGNORECASE,
+)
+
+
 def _before(match: re.Match[str]) -> str:
     start = match.start("it")
     return match.string[max(0, start - 24) : start]
@@ -208,6 +216,11 @@ def _before(match: re.Match[str]) -> str:
 
 def _is_personal(match: re.Match[str]) -> bool:
     return True
+
+
+def _is_private(match: re.Match[str]) -> bool:
+    """Not the address of an authority, a school or an organisation, nor one inside a house."""
+    return not _PUBLIC.match(match["it"])
 
 
 def _is_number(match: re.Match[str]) -> bool:
@@ -288,21 +301,21 @@ def is_id_number(digits: str) -> bool:
 _PATTERNS: tuple[tuple[int, str, re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = tuple(
     (sign, kind, re.compile(pattern, flags | re.ASCII), personal)
     for sign, kind, pattern, flags, personal in (
-        (_WEB, "url", rf"(?P<it>(?:https?|Https?|HTTPS?|ftp)://{_URL}*{_URL_END})", 0, _is_personal),
-        (_AT, "email", rf"(?P<it>[a-z0-9][a-z0-9._%+-]{{0,63}}@{_LABEL}+[a-z]{{2,24}})", re.IGNORECASE, _is_personal),
+        (_WEB, "url", rf"(?P<it>(?:https?|Https?|HTTPS?|ftp)://{_URL}*{_URL_END})", 0, _is_private),
+        (_AT, "email", rf"(?P<it>[a-z0-9][a-z0-9._%+-]{{0,63}}@{_LABEL}+[a-z]{{2,24}})", re.IGNORECASE, _is_private),
         (
             _WEB,
             "url",
             rf"(?P<it>[wW](?<![A-Za-z0-9].)[wW]{{2}}\.(?i:{_LABEL}+[a-z]{{2,}})(?:[/?:]{_URL}*{_URL_END}|/)?)",
             0,
-            _is_personal,
+            _is_private,
         ),
         (
             _WEB,
             "url",  # a bare domain: lower case, for "blood.Com" is a missing blank
             rf"(?P<it>[a-z0-9](?<![A-Za-z0-9@./_-].)(?:[a-z0-9-]{{0,61}}[a-z0-9])?\.{_LABEL}*(?:com|cn|net|org|gov|edu|info)(?:/{_URL}*{_URL_END}|/)?)(?![A-Za-z0-9_@-]|\.[a-z])",
             0,
-            lambda match: re.search(r"[a-z]", match["it"].rpartition(".")[0]) is not None,
+            lambda match: re.search(r"[a-z]", match["it"].rpartition(".")[0]) is not None and _is_private(match),
         ),
         (_NUMBER, "id", rf"(?P<it>[1-8]{_EDGE}\d{{5}}{_S}?\d{{8}}{_S}?\d{{3}}[\dXx])(?![0-9A-Za-z])", 0, _is_identity),
         (
@@ -325,7 +338,7 @@ _PATTERNS: tuple[tuple[int, str, re.Pattern[str], Callable[[re.Match[str]], bool
         (
             _QQ,
             "qq",
-            r"(?:[qQ](?:[qQ]|(?<![A-Za-z].)(?=\s*:))|加[qQ扣]|扣扣)\s*(?:群号|群|号码?)?\s*(?:是|为|:)?\s*"
+            r"(?:[qQ](?:[qQ]|(?<![A-Za-z].)(?=\s*:))|加我?[qQ扣]|扣扣)\s*(?:群号|群|号码?)?\s*(?:是|为|:)?\s*"
             r"(?P<it>[1-9]\d{4,10})(?!\d|[-.]\d)",
             0,
             _is_number,

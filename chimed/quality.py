@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
+from chimed import signs
 from chimed.dedup.minhash import buffers
 from chimed.text import fold, han_share
 
@@ -33,7 +34,9 @@ REASONS: dict[str, str] = {
     "too-few-options": "The exam item has fewer than two options.",
     "duplicate-options": "Two options of the exam item are the same.",
     "answer-not-an-option": "The answer of the exam item is not made of letters of its options.",
-    "refers-to-figure": "The exam item asks about a figure that is not there.",
+    "refers-to-figure": "The exam item asks about a figure, a table or a formula that is not there.",
+    "lost-context": "What is asked about, a patient, a prescription or a text, is not there.",
+    "machine-reworded": "A program swapped words for their like, or for their contrary, and spoilt what is said.",
     "chosen-equals-rejected": "The chosen and the rejected reply are the same but for punctuation.",
     "noise-entity": "An end of the fact is no name: a remnant of a web page, cut short, or without a letter.",
     "entity-is-url": "An end of the fact is a link.",
@@ -41,31 +44,9 @@ REASONS: dict[str, str] = {
     "entity-is-sentence": "An end of the fact that should be a name is a sentence.",
 }
 
-_STAND_INS = (
-    "无|暂无|暂缺|略|未知|不详|待补充|待更新|待完善|内容待完善|请等待更新|图片|见图|见附图|null|none|nan|n/?a|undefined"
-    "|(暂无|暂时没有|没有|无)(相关)?(资料|数据|内容|信息|介绍|解析|答案|回答|描述)"
-)
-_PLACEHOLDER = rf"(?i)^[\s\p{{P}}]*({_STAND_INS})[\s\p{{P}}]*$"
-_URL = r"(?i)^\s*(https?://|www\.)\S+\s*$"
-_LINK = r"(?i)https?://|www\."
-_SYMBOL = r"[^\p{L}\p{N}\p{M}\s]"
-# Not 心电图示, 星状图中: only a figure that the words point at.
-_FIGURE = (
-    "如[上下左右]?附?图|[见附]图[0-9０-９一二三]|[见附][上下]?图[，。,（(示所]|[上下]图[中为是示所，。,]|[（(]图[）)0-9]|暂无图"
-    "|(^|[，。；：、])图[中示]"
-)
-_COURTESY = (
-    r"^([\s\p{P}]*(不客气|不用谢|不谢|没关系|谢谢您?的?(信任|理解|支持|咨询)?|感谢您?的?(信任|理解|支持|咨询)|您好|你好"
-    r"|(祝|愿)您?你?(宝宝|孩子|家人)?(早日|身体|一切)?(康复|健康|顺利|平安)|再见|有事再联系|随时联系))+[\s\p{P}]*$"
-)
-_NOISE = (
-    r"^[^\p{L}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$|^@|@$"
-    r"|^(查看更多|更多|查看全部|查看详情|详情|详细|展开|收起|点击.*)[\s\p{P}]*$"
-)
-_VALUE_NOISE = r"^[^\p{L}\p{N}]*$|\[详细\]|(\.\.\.|…|市三甲医院约)$"
-
 _SHORTEST = {"passage": 10, "dialogue": 8, "exam": 3, "preference": 8}  # characters, over all texts of a record
-_TRAINING = ("not-chinese", "mostly-symbols", "only-courtesy")  # reasons that hold for training text only
+# Reasons that hold for training text only.
+_TRAINING = ("not-chinese", "mostly-symbols", "only-courtesy", "machine-reworded")
 _HAN = 0.05
 _REPEATED = 0.85  # share of a text that stood shortly before
 _REPEATED_FROM = 120  # bytes, 40 Han characters: what is shorter may well say 好的好的
@@ -187,7 +168,13 @@ def _empty(view: _View) -> Mask:
 
 
 def _placeholder(view: _View) -> Mask:
-    return _has(view.asked, _PLACEHOLDER) | _has(view.answer, _PLACEHOLDER)
+    return _has(view.asked, signs.PLACEHOLDER) | _has(view.answer, signs.PLACEHOLDER)
+
+
+def _nothing_said(view: _View) -> Mask:
+    """As above, but where a conversation goes on, 没有 is what the patient has to say."""
+    short = np.bincount(view.row, minlength=len(view.asked)) < 4
+    return (_has(view.asked, signs.PLACEHOLDER) & short) | _has(view.answer, signs.PLACEHOLDER)
 
 
 def _short(shape: str) -> Callable[[_View], Mask]:
@@ -205,7 +192,7 @@ def _symbols(view: _View) -> Mask:
     texts = view.texts.take(pa.array(places))
     shown = pc.utf8_length(texts).to_numpy() - pc.count_substring_regex(texts, r"\s").to_numpy()
     surplus = np.zeros(len(view.texts), np.int64)
-    surplus[places] = 2 * pc.count_substring_regex(texts, _SYMBOL).to_numpy() - shown
+    surplus[places] = 2 * pc.count_substring_regex(texts, signs.SYMBOL).to_numpy() - shown
     found: Mask = view.total(surplus) > 0
     return found
 
@@ -288,9 +275,9 @@ def _named(view: _View) -> Mask:
 
 
 def _noise(view: _View) -> Mask:
-    named = _has(view.answer, _NOISE) | _half(view.answer)
-    tail = np.where(_named(view), named, _has(view.answer, _VALUE_NOISE))
-    noise: Mask = tail.astype(bool) | _has(view.columns["head"], _NOISE)
+    named = _has(view.answer, signs.NOISE) | _half(view.answer)
+    tail = np.where(_named(view), named, _has(view.answer, signs.VALUE_NOISE))
+    noise: Mask = tail.astype(bool) | _has(view.columns["head"], signs.NOISE)
     return noise
 
 
@@ -303,7 +290,7 @@ def _half(texts: pa.Array) -> Mask:
 
 
 def _link(view: _View) -> Mask:
-    return _has(view.columns["head"], _LINK) | (_named(view) & _has(view.answer, _LINK))
+    return _has(view.columns["head"], signs.LINK) | (_named(view) & _has(view.answer, signs.LINK))
 
 
 def _loop(view: _View) -> Mask:
@@ -322,8 +309,14 @@ def _sentence(view: _View) -> Mask:
 def _courtesy(view: _View) -> Mask:
     replies = _numpy(pc.equal(view.columns["turns"].flatten().field("role"), "assistant"))
     says = np.zeros(len(view.row), bool)
-    says[replies] = ~_has(view.texts.filter(pa.array(replies)), _COURTESY)
+    says[replies] = ~_has(view.texts.filter(pa.array(replies)), signs.COURTESY)
     return ~view.any(says)
+
+
+def _reworded(view: _View) -> Mask:
+    offsets, contents = _lists(view.columns["turns"])
+    turns = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), contents)
+    return signs.reworded(pc.binary_join(turns, "\n"))
 
 
 _VIEWS: dict[str, Callable[[dict[str, Any]], _View]] = {
@@ -341,19 +334,27 @@ _COMMON: dict[str, Callable[[_View], Mask]] = {
     "not-chinese": _foreign,
 }
 _ANSWERED: dict[str, Callable[[_View], Mask]] = {
-    "answer-is-url": lambda view: _has(view.answer, _URL),
+    "answer-is-url": lambda view: _has(view.answer, signs.URL),
     "answer-repeats-question": lambda view: _same(view.asked, view.answer),
 }
 _RULES: dict[str, dict[str, Callable[[_View], Mask]]] = {
     "passage": {**_COMMON, "too-short": _short("passage")},
-    "dialogue": {**_COMMON, **_ANSWERED, "only-courtesy": _courtesy, "too-short": _short("dialogue")},
+    "dialogue": {
+        **_COMMON,
+        **_ANSWERED,
+        "placeholder": _nothing_said,
+        "only-courtesy": _courtesy,
+        "too-short": _short("dialogue"),
+        "machine-reworded": _reworded,
+    },
     "exam": {
         **_COMMON,
         "too-short": _short("exam"),
         "too-few-options": _few_options,
         "duplicate-options": _equal_options,
         "answer-not-an-option": _no_such_option,
-        "refers-to-figure": lambda view: _has(view.asked, _FIGURE),
+        "refers-to-figure": lambda view: _has(view.asked, signs.FIGURE),
+        "lost-context": lambda view: _has(view.asked, signs.LOST),
     },
     "preference": {
         **_COMMON,

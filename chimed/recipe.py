@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
@@ -32,6 +33,7 @@ from chimed.sources.spec import (
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Shape = Literal["passage", "fact", "dialogue", "exam", "preference"]
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
 class _Closed(BaseModel):
@@ -45,6 +47,7 @@ class SourceEntry(_Closed):
     file: a Python file with SOURCE = Source(...), relative to the recipe.
     skip: globs of its files to leave out.
     share, cap: how much of its rows a stage takes, chosen by a hash of the row's id.
+    license: of one that is described here, as an SPDX name where it has one; "" says that it is not known.
     stages: where its rows may go. splits: upstream split -> the split it counts as here.
     """
 
@@ -54,6 +57,7 @@ class SourceEntry(_Closed):
     shape: Shape | None = None
     columns: dict[str, str] = {}
     text: Literal["lines", "paragraphs", "file"] = "lines"
+    license: str = ""
     skip: tuple[str, ...] = ()
     share: Share = 1.0
     cap: Annotated[int, Field(gt=0)] | None = None
@@ -70,6 +74,8 @@ class Recipe(_Closed):
     rag_length: longest passage of the rag stage, in characters.
     length_balance: leave out preference pairs until the median length of chosen to rejected replies is near 1.
     script: "simplified" turns traditional characters into simplified ones, "as-is" leaves them.
+    tokenizer: what the cards count tokens with: a tokenizer.json, relative to the recipe, or the name of one on the
+        Hub, ORG/NAME or ORG/NAME@REVISION; "" counts none.
     """
 
     seed: int = 42
@@ -78,6 +84,7 @@ class Recipe(_Closed):
     rag_length: Annotated[int, Field(ge=64, le=8192)] = 512
     script: Literal["simplified", "as-is"] = "simplified"
     length_balance: bool = True
+    tokenizer: str = ""
     sources: tuple[SourceEntry, ...]
 
 
@@ -95,15 +102,18 @@ class Ingredient:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A recipe whose sources are found."""
+    """A recipe whose sources are found. tokenizer: the file that it names; None for one on the Hub, or none at all."""
 
     recipe: Recipe
     ingredients: tuple[Ingredient, ...]
+    tokenizer: Path | None = None
 
     @property
     def digest(self) -> str:
-        """sha256 of the recipe and of the user's own source files."""
+        """sha256 of the recipe and of the user's own source files and tokenizer."""
         codes = [item.code for item in self.ingredients]
+        if self.tokenizer:
+            codes.append(hashlib.sha256(self.tokenizer.read_bytes()).hexdigest())
         text = json.dumps([self.recipe.model_dump(mode="json"), codes], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -127,12 +137,13 @@ def load_recipe(path: Path | None = None) -> Loaded:
     except ValidationError as error:
         raise RecipeError(where, [_fault(fault) for fault in error.errors()]) from error
     faults: list[str] = []
+    tokenizer = _tokenizer(recipe.tokenizer, folder, faults)
     ingredients = tuple(_ingredients(recipe, folder, faults))
     if not recipe.sources:
         faults.append(f"sources: found none; allowed are {', '.join(discover())}, or your own files")
     if faults:
         raise RecipeError(where, faults)
-    return Loaded(recipe, ingredients)
+    return Loaded(recipe, ingredients, tokenizer)
 
 
 def _read(path: Path) -> str:
@@ -156,6 +167,19 @@ def _fault(error: Any) -> str:
         return f"{where}: unknown key{_hint(word, known) or '; allowed are ' + ', '.join(known)}"
     found = "" if error["type"] == "missing" else f", found {error['input']!r}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}{found}"
+
+
+def _tokenizer(name: str, folder: Path, faults: list[str]) -> Path | None:
+    """The file of a tokenizer, None for one on the Hub."""
+    if name.endswith(".json"):
+        if not (folder / name).is_file():
+            faults.append(f"tokenizer: no such file {folder / name}; it stands relative to the recipe")
+        return folder / name
+    if name and not _ON_THE_HUB.fullmatch(name):
+        faults.append(
+            f"tokenizer: found {name!r}; allowed are a tokenizer.json and a name on the Hub, ORG/NAME@REVISION"
+        )
+    return None
 
 
 def _ingredients(recipe: Recipe, folder: Path, faults: list[str]) -> Iterator[Ingredient]:
@@ -185,8 +209,8 @@ def _resolve(entry: SourceEntry, folder: Path) -> tuple[Source, str]:
         if not entry.name or not entry.files:
             raise ValueError("your own files need `name` (their folder below the raw folder) and `files` {glob: split}")
         return _described(entry), ""
-    if entry.columns or entry.files:
-        raise ValueError(f"`files` and `columns` need a `shape`: {', '.join(_COLUMNS)}")
+    if entry.columns or entry.files or entry.license:
+        raise ValueError(f"`files`, `columns` and `license` need a `shape`: {', '.join(_COLUMNS)}")
     known = discover()
     if entry.name not in known:
         hint = _hint(entry.name, known) or f"; known are {', '.join(known)}"
@@ -250,7 +274,7 @@ def _described(entry: SourceEntry) -> Source:
         name=entry.name,
         title=entry.name,
         homepage="",
-        license="unknown",
+        license=entry.license.strip() or "unknown",
         files=entry.files,
         parse=make(**entry.columns),
         shapes=(shape,),

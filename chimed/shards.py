@@ -77,10 +77,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What one render left: files and bytes by split."""
+    """What one render left: files and bytes by split; rows by department, where the stage takes rows as they are."""
 
     files: dict[Split, Path]
     size: dict[Split, int]
+    departments: dict[str, int]
 
 
 def feeds(stage: Stage) -> tuple[str, ...]:
@@ -197,9 +198,13 @@ class _Runs:
         self.schema = stages.COLUMNS[stage].append(pa.field("shuffle", pa.uint64()))
         self.files: dict[Split, pa.ipc.RecordBatchFileWriter] = {}
         self.size: Counter[Split] = Counter()
+        self.departments: Counter[str] = Counter()
 
     def add(self, shape: str, rows: pa.Table, split: Split, clusters: UInt64) -> None:
         salt = 4 * self.choice.seed
+        if self.stage in ("sft", "eval") and "department" in rows.column_names:
+            counted = rows["department"].value_counts().to_pylist()
+            self.departments.update({entry["values"]: entry["counts"] for entry in counted if entry["values"]})
         for own, part in self._splits(split, clusters, salt + HOLD_OUT):
             rendered = _rendered(self.stage, shape, rows.filter(pa.array(part)), self.choice.length)
             if not len(rendered):
@@ -223,7 +228,8 @@ class _Runs:
         for file in self.files.values():
             file.close()
         self.partial.rename(self.folder)
-        return Runs({own: self.folder / f"{own}.arrow" for own in self.files}, dict(self.size))
+        files = {own: self.folder / f"{own}.arrow" for own in self.files}
+        return Runs(files, dict(self.size), dict(self.departments))
 
 
 def shard(task: Shard) -> dict[str, int]:

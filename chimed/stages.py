@@ -55,6 +55,11 @@ _LEAST = 16  # characters that a part of a longer text has at least
 _REPLY = 20  # characters from which a reply is worth retrieving
 _TITLE = 200  # characters up to which a question can be a title; what is longer is a task with its material
 _FAREWELL = "谢|明白|知道了|了解了|好的|再见|会的|按照|遵"
+_THANKS = (
+    r"^[\s\p{P}]*(好的?|嗯+|哦+|明白了?|知道了|了解了?)?[\s\p{P}]*(非常感谢|感谢|谢谢|我明白|我会)"
+    r"|^[\s\p{P}]*(好的?|嗯+|行)[\s\p{P}]*$"
+)
+_ASKS_ON = "[?？]|吗|怎么|如何|请问|请教|想问|想了解|想知道|告诉我"  # behind thanks 是否, 什么 need not ask
 _ASKS = "[?？]|吗|呢|怎|什么|如何|哪|多少|几|为何|是否|能不能|可不可|要不要|请问|请教|想问"
 _LED = "^[【\\[]?(解析|答案|本题|考点|分析)"
 
@@ -255,7 +260,10 @@ def _item(shape: str, columns: Columns) -> Columns:
     offsets, turns = _parts(columns["turns"])
     role, content = turns.field("role"), turns.field("content")
     user = _mask(pc.equal(role, "user"))
-    leaves = _mask(pc.match_substring_regex(content, _FAREWELL)) & ~_mask(pc.match_substring_regex(content, _ASKS))
+    leaves = np.zeros(len(turns), bool)
+    for farewell, question in ((_FAREWELL, _ASKS), (_THANKS, _ASKS_ON)):
+        said, asked = (_mask(pc.match_substring_regex(content, pattern)) for pattern in (farewell, question))
+        leaves |= said & ~asked
     place = np.arange(len(turns))
     last = np.maximum.reduceat(np.where(user, place, -1), offsets[:-1])
     asks = np.maximum.reduceat(np.where(user & ~leaves, place, -1), offsets[:-1])

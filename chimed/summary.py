@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import pyarrow.dataset as ds
 from rich.console import Console
@@ -15,21 +16,40 @@ from chimed.errors import SourceError
 from chimed.ledger import look_up
 from chimed.outcome import Outcome
 from chimed.publish.export import Exported
+from chimed.publish.figures import visible
 from chimed.publish.hub import Pushed
-from chimed.quality import REASONS
+from chimed.reasons import meaning
 from chimed.sources import discover
 from chimed.sources.fetch import Fetched
-from chimed.sources.origins import ORIGINS
-from chimed.sources.readers import find
+from chimed.sources.readers import find, looked_up
 from chimed.sources.spec import Source
 
 VERDICTS = ("read", "rejected", "repeated", "leaked", "kept")
 
 
+class _Console(Console):
+    """Prints strings as data: no markup, no names of emoji, and nothing that acts on the terminal."""
+
+    def __init__(self, *, soft_wrap: bool = False) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_plain(text), **options)
+
+
+def _plain(text: str) -> str:
+    """Data with controls and marks of direction made visible, and a sign for whatever else is not printed.
+
+    >>> _plain("\\x1b[31m红\\u202e[b]\\t\\ue000")
+    '␛[31m红⟨U+202E⟩[b] �'
+    """
+    seen = visible(text, len(text)).replace("\t", " ")
+    return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else "�" for c in seen)
+
+
 def _safe(text: str, limit: int) -> Text:
-    """Data as text: no markup, no control characters, at most this many characters."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
-    return Text(shown if len(shown) <= limit else f"{shown[:limit]} … ({len(shown):,} characters)")
+    """Data as text of at most so many characters."""
+    return Text(_plain(visible(text, limit)))
 
 
 def _table(*columns: str) -> Table:
@@ -42,7 +62,7 @@ def _table(*columns: str) -> Table:
 
 def show_outcome(outcome: Outcome, request: Request) -> None:
     """The summary of a build."""
-    console = Console()
+    console = _Console()
     if request.raw is None:
         console.print("Built from the sample corpus that comes with chimed; --raw DIR builds from your raw files.\n")
     table = _table("source", *VERDICTS)
@@ -67,8 +87,8 @@ def show_outcome(outcome: Outcome, request: Request) -> None:
     built = sum(sum(manifest["rows"].values()) for manifest in outcome.stages.values())
     megabytes = outcome.bytes / 1e6
     speed = f"{megabytes:,.1f} MB in {outcome.wall:.1f} s, {megabytes / outcome.wall:,.1f} MB/s"
-    console.print(f"\nwhat became of a row: chimed why ID --out {request.out}", highlight=False, soft_wrap=True)
-    console.print(f"Built {built:,} rows: {', '.join(outcome.stages)} ({speed})", highlight=False, soft_wrap=True)
+    console.print(f"\nwhat became of a row: chimed why ID --out {request.out}", soft_wrap=True)
+    console.print(f"Built {built:,} rows: {', '.join(outcome.stages)} ({speed})", soft_wrap=True)
 
 
 def _steps(outcome: Outcome) -> Table:
@@ -86,7 +106,7 @@ def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
     if outcome.reasons:
         first = sorted(outcome.reasons.items(), key=lambda entry: -entry[1])
         listed = ", ".join(f"{reason} {count:,}" for reason, count in first[:6])
-        console.print(f"\nrejected for: {listed}{', …' if len(first) > 6 else ''}", highlight=False)
+        console.print(f"\nrejected for: {listed}{', …' if len(first) > 6 else ''}")
     if outcome.masked and any(outcome.masked.values()):
         console.print(
             "masked: " + ", ".join(f"{kind} {n:,}" for kind, n in outcome.masked.items() if n), highlight=False
@@ -94,14 +114,16 @@ def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
     for kind, own in outcome.stages.get("dpo", {}).get("pairs", {}).items():
         after = f", now {own['ratio_kept']:.2f}" if own["ratio_kept"] else ""
         told = f"kept {own['kept']:,} of {own['made']:,}; chosen to rejected length {own['ratio']:.2f}{after}"
-        console.print(f"pairs, {kind}: {told}", highlight=False)
+        console.print(f"pairs, {kind}: {told}")
     if outcome.missing and request.raw is not None:
-        console.print(f"not found below the raw folder: {', '.join(outcome.missing)}", highlight=False)
+        console.print(f"not found below the raw folder: {', '.join(outcome.missing)}")
     for source, files in outcome.unread.items():
         names = ", ".join(file.name for file in files[:2])
-        console.print(f"not read: {len(files):,} files of {source} ({names}, …)", highlight=False, markup=False)
+        console.print(f"not read: {len(files):,} files of {source} ({names}, …)")
+    for source, needed in outcome.looked_up.items():
+        console.print(f"looked up for the rows of {source}: {', '.join(needed)}")
     if outcome.empty:
-        console.print(f"no rows for: {', '.join(outcome.empty)}", highlight=False)
+        console.print(f"no rows for: {', '.join(outcome.empty)}")
 
 
 def sources(raw: Path | None) -> list[dict[str, Any]]:
@@ -114,7 +136,11 @@ def sources(raw: Path | None) -> list[dict[str, Any]]:
             "stages": list(source.stages),
             "license": source.license,
             "homepage": source.homepage,
-            "files": dict(source.files),
+            "files": {
+                **source.files,
+                **{glob: "looked up" for lookup in source.lookups for glob in lookup.files},
+            },
+            "fetch": [file.url for file in source.origin.files],
             "state": "unknown" if raw is None else _state(source, raw),
         }
         for source in discover().values()
@@ -122,22 +148,22 @@ def sources(raw: Path | None) -> list[dict[str, Any]]:
 
 
 def _state(source: Source, raw: Path) -> str:
-    """Which of the patterns of a source have files: several may be one data set in its circulating forms."""
+    """Whether all splits of a source have files, and what is looked up for them: patterns may be of other forms."""
     files = find(source, raw)[0] if (raw / source.name).is_dir() else []
     if not files:
         return "missing"
     splits = {file.split for file in files}
-    lacking = [split for split in dict.fromkeys(source.files.values()) if split not in splits]
-    return (
-        f"partly found, no {' or '.join(lacking)} files"
-        if lacking
-        else f"found {len(files)} file{'s' if len(files) > 1 else ''}"
-    )
+    lacking: list[str] = [split for split in dict.fromkeys(source.files.values()) if split not in splits]
+    needed = {place for file in files for place, group in enumerate(file.joins) if group == ()}
+    lacking += [source.lookups[place].files[0].removeprefix("**/") for place in sorted(needed)]
+    count = len({file.name for file in [*files, *looked_up(files)]})
+    found = f"found {count} file{'s' if count > 1 else ''}"
+    return f"partly found, no {' or '.join(lacking)} files" if lacking else found
 
 
 def show_sources(listed: list[dict[str, Any]]) -> None:
     """The sources, two lines each: what it is, and where it comes from or what to put where."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Console(soft_wrap=True)
     for entry in listed:
         shapes, stages = ", ".join(entry["shapes"]), " ".join(entry["stages"])
         state = "" if entry["state"] == "unknown" else f"  {entry['state']}"
@@ -147,7 +173,7 @@ def show_sources(listed: list[dict[str, Any]]) -> None:
         patterns = ", ".join(list(entry["files"])[:3]) + (", …" if len(entry["files"]) > 3 else "")
         console.print(Text(f"    {entry['homepage'] or 'no home page known'}", "dim"))
         if entry["state"] == "missing":
-            get = f"chimed fetch {entry['name']}, or " if ORIGINS[entry["name"]].files else ""
+            get = f"chimed fetch {entry['name']}, or " if entry["fetch"] else ""
             console.print(Text(f"    {get}put its files into RAW/{entry['name']}/: {patterns}"))
     if all(entry["state"] == "unknown" for entry in listed):
         console.print("\nWhich of them are there: chimed sources --raw DIR; everything: chimed sources --json")
@@ -155,7 +181,7 @@ def show_sources(listed: list[dict[str, Any]]) -> None:
 
 def show_licences(chosen: list[Source]) -> None:
     """Under which licence each source is published, before anything of it is fetched."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = _Console(soft_wrap=True)
     for source in chosen:
         home = f", {source.homepage}" if source.homepage else ""
         console.print(f"{source.name}: licence {source.license}{home}")
@@ -163,7 +189,7 @@ def show_licences(chosen: list[Source]) -> None:
 
 def show_fetched(found: list[Fetched]) -> None:
     """What became of each file, with its digest, and what is left to be got by hand; failures are told by `check`."""
-    console = Console(highlight=False, markup=False)
+    console = _Console()
     table = _table("file", "state", "MB", "sha256")
     for entry in found:
         if entry.state != "by-hand":
@@ -190,13 +216,13 @@ def sample(folder: Path, rows: int, seed: int) -> tuple[dict[str, Any], list[dic
 
 def show_stage(folder: Path, manifest: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """A stage's manifest and rows, readable."""
-    console = Console()
+    console = _Console()
     table = _table("source", *manifest["rows"])
     for source, counts in manifest["sources"].items():
         table.add_row(source, *(f"{counts.get(split, 0):,}" for split in manifest["rows"]))
     table.add_section()
     table.add_row("all", *(f"{count:,}" for count in manifest["rows"].values()))
-    console.print(f"{folder}: stage {manifest['stage']}\n", highlight=False)
+    console.print(f"{folder}: stage {manifest['stage']}\n")
     console.print(table)
     for row in rows:
         console.print()
@@ -220,15 +246,13 @@ def explain(out: Path, name: str) -> list[dict[str, Any]]:
             f"{out / 'ledger.parquet'}: no row {name!r}; an id is source/file#row, as the stages' id column has it"
         )
     for row in found:
-        row["meaning"] = _MEANINGS[row["verdict"]].format(by=row["by"], detail=row["detail"])
-        if row["verdict"] == "rejected":
-            row["meaning"] = REASONS.get(row["reason"], row["meaning"])
+        rejected = row["verdict"] == "rejected"
+        row["meaning"] = meaning(row["reason"]) if rejected else _MEANINGS[row["verdict"]].format(**row)
     return found
 
 
 _MEANINGS = {
     "kept": "in every stage that takes it by the recipe's shares and caps",
-    "rejected": "gave no record",
     "repeated": "the same text as {by} ({detail}), which ranks before it",
     "leaked": "overlaps the evaluation item {by} ({detail}), so it must not train",
 }
@@ -236,16 +260,16 @@ _MEANINGS = {
 
 def show_explained(found: list[dict[str, Any]]) -> None:
     """What became of rows, one line each."""
-    console = Console()
+    console = _Console()
     for row in found:
         reason = f" ({row['reason']})" if row["reason"] else ""
         detail = f"; {row['detail']}" if row["verdict"] == "rejected" and row["detail"] else ""
-        console.print(_safe(f"{row['id']}: {row['verdict']}{reason}: {row['meaning']}{detail}", 1000))
+        console.print(_safe(f"{row['id']}: {row['verdict']}{reason}: {row['meaning'].rstrip('.')}{detail}", 1000))
 
 
 def show_statistics(found: dict[str, Any]) -> None:
     """Each stage by source and split, and what became of the rows of each source."""
-    console = Console(highlight=False)
+    console = _Console()
     for stage in found["stages"]:
         table = _table("source", "split", "rows", "characters", "share", "median", "p90")
         for row in stage["sources"]:
@@ -268,7 +292,7 @@ def show_statistics(found: dict[str, Any]) -> None:
 
 def show_changes(found: dict[str, Any]) -> None:
     """What changed between two builds; the rows that came or went with examples."""
-    console = Console(highlight=False)
+    console = _Console()
     for setting in found["recipe"]:
         console.print(_safe(f"recipe: {setting['key']}: {setting['before']} -> {setting['after']}", 400))
     table = _table("what", "before", "after", "change")
@@ -287,10 +311,13 @@ def show_changes(found: dict[str, Any]) -> None:
             " ".join(filter(None, (move[at] or "absent", move[f"{at}_reason"] and f"({move[f'{at}_reason']})")))
             for at in _SIDES
         )
-        console.print(_safe(f"\n{move['source']}: {was} -> {now}: {move['rows']:,} rows", 300))
+        console.print(
+            _safe(f"\n{move['source']}: {was} -> {now}: {move['rows']:,} row{'s' if move['rows'] > 1 else ''}", 300)
+        )
         for row in move["examples"]:
-            told = " -> ".join(row[at] or "·" for at in _SIDES) if row["before"] or row["after"] else ""
-            console.print(_safe(f"  {row['id']}  {told}".rstrip(), 300))
+            console.print(_safe(f"  {row['id']}", 300))
+            for at in filter(row.get, _SIDES):
+                console.print(_safe(f"    {at}: {row[at]}", 300))
     if len(found["moves"]) > _MOVES:
         console.print(f"\n… and {len(found['moves']) - _MOVES} more kinds of change: --json has them all")
     console.print(f"\nkept: {found['kept']['in']:,} rows in, {found['kept']['out']:,} out")
@@ -302,12 +329,12 @@ _MOVES = 20  # kinds of change that are printed
 
 def show_pushed(done: Pushed) -> None:
     """What a push sent, and where it is."""
-    console = Console(highlight=False, markup=False)
+    console = _Console()
     planned = not done.commit
     if done.uploaded or done.deleted:
         table = _table("file", "MB")
         for path, size in done.uploaded.items():
-            table.add_row(path, f"{size / 1e6:,.1f}")
+            table.add_row(path, f"{size / 1e6:,.1f}" if size >= 50_000 else "<0.1")
         for path in done.deleted:
             table.add_row(path, "would be deleted" if planned else "deleted")
         console.print(table)
@@ -322,7 +349,7 @@ def show_pushed(done: Pushed) -> None:
 
 def show_exported(done: Exported) -> None:
     """What an export wrote."""
-    console = Console(highlight=False, markup=False)
+    console = _Console()
     table = _table("file", "rows")
     for name, rows in done.rows.items():
         table.add_row(name, f"{rows:,}")

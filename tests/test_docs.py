@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from chimed.quality import REASONS
+from chimed.reasons import PARSING, READING
 from chimed.recipe import load_recipe
 from chimed.sources import discover
 
@@ -109,6 +111,23 @@ def test_the_page_of_sources_lists_every_source() -> None:
         assert found[0] == source_table(), "run `make golden`"
 
 
+def reasons_table() -> str:
+    """The table of docs/errors.md: every reason of a reject, by who gives it."""
+    told = {"reader": READING, "parser": PARSING, "verdict": REASONS}
+    lines = [f"| `{reason}` | {who} | {words} |" for who, own in told.items() for reason, words in own.items()]
+    return "\n".join(["| reason | given by | meaning |", "|---|---|---|", *lines])
+
+
+def test_golden_table_of_reasons() -> None:
+    page = ROOT / "docs" / "errors.md"
+    found = re.search(r"^\| reason \| given by.*?(?=\n\n|\n?\Z)", text(page), re.MULTILINE | re.DOTALL)
+    assert found
+    if os.environ.get("UPDATE_GOLDEN"):
+        page.write_text(text(page).replace(found[0], reasons_table()), encoding="utf-8")
+    else:
+        assert found[0] == reasons_table(), "run `make golden`"
+
+
 def test_readme_lists_every_command() -> None:
     assert set(re.findall(r"^\| `chimed ([a-z]+)\b[^`]*` \|", text(ROOT / "README.md"), re.MULTILINE)) == commands(
         "chimed"
@@ -151,6 +170,9 @@ def test_examples_run(code: str, built: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+FETCHED = {"test_fetch.py"}  # holds for every source that it can be fetched, or says where to get it
+
+
 def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
     """The steps of CONTRIBUTING.md, word for word, on a copy of what they touch."""
     guide = ROOT / "CONTRIBUTING.md"
@@ -161,9 +183,10 @@ def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "chimed" / "sources" / "clinic_qa.py").write_text(fences(guide, "python")[0], encoding="utf-8")
     (golden / "clinic-qa" / "train.csv").write_text(fences(guide, "csv")[0], encoding="utf-8")
+    shutil.copytree(ROOT / "tests" / "unit", tmp_path / "tests" / "unit", ignore=lambda _, names: {*names} - FETCHED)
     for update in ("1", ""):
         there = {**os.environ, "PYTHONPATH": str(tmp_path), "UPDATE_GOLDEN": update}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/golden"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=there)
         assert done.returncode == 0, done.stdout
     expected = [json.loads(line) for line in text(golden / "clinic-qa" / "expected.jsonl").splitlines()]

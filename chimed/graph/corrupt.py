@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import exact_keys
-from chimed.graph.merge import Mask, canonical, codes, place, starts_of
-from chimed.graph.sections import Sections, choose, tell
+from chimed.graph.merge import Mask, askable, canonical, codes, place, starts_of
+from chimed.graph.sections import PAUSES, Sections, choose, tell
 from chimed.graph.truth import BROAD, Graph, Wrong
 from chimed.phrases import Codes, fill
 
@@ -61,17 +61,20 @@ def corrupted(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     "<source>/graph#<head>#<relation>#corrupted". Both replies name as many tails (at most NAMED), of one type, in the
     same words; every tail of `chosen` is true, none of `rejected`. Facts in any order give the same pairs.
     """
-    graph = Graph.of(canonical(facts, trust))
+    graph = Graph.of(askable(canonical(facts, trust)))
     tables = [_pairs(graph, *_dealt(graph, relation, wrong)) for relation, wrong in WRONG.items()]
     table = pa.concat_tables([*tables, *_opposed(graph)])
     return table.take(pc.sort_indices(table["id"]))
 
 
 def _askable(graph: Graph, relation: str) -> Codes:
-    """The edges of a relation that a reply can name: no vague tails, and of two tails with one key the first."""
+    """The edges of a relation that a reply can name: no vague tails, none that are lists themselves, none that can be
+    told from the words of the head (气管炎 under 小儿气管炎), and of two tails with one key the first."""
     edges = graph.under((relation,))
-    vague = pc.is_in(graph.facts["tail"].combine_chunks(), pa.array(VAGUE))
+    tails = graph.facts["tail"].combine_chunks()
+    vague = pc.or_(pc.is_in(tails, pa.array(VAGUE)), pc.match_substring_regex(tails, PAUSES))
     rows = np.flatnonzero(edges & ~vague.to_numpy(zero_copy_only=False))
+    rows = rows[~graph.told(rows)]
     order = np.lexsort((rows, graph.term[rows], graph.head[rows]))
     return np.sort(rows[order[starts_of(graph.head[rows][order], graph.term[rows][order])]])
 

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import buffers, code_points, longest
-from chimed.phrases import Codes
+from chimed.phrases import UNASKED, Codes
 
 Mask = NDArray[np.bool_]
 
@@ -39,6 +39,11 @@ def canonical(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     order = order[starts_of(head[order], relation[order], tail[order])]
     order = order[np.lexsort((key[order], length[order], source[order], relation[order], head[order]))]
     return table.take(pa.array(order))
+
+
+def askable(facts: pa.Table) -> pa.Table:
+    """The facts on heads of which the name says which is meant."""
+    return facts.filter(pc.invert(pc.is_in(facts["head_type"], pa.array(UNASKED, facts["head_type"].type))))
 
 
 def parts(facts: pa.Table) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from chimed.dedup.minhash import buffers, exact_keys
 from chimed.graph.merge import codes, holds, place, starts_of
+from chimed.graph.sections import MARKS, join, marks
 from chimed.phrases import Codes, fill, pick
 
 FORMS = ("direct", "reverse", "signs", "two-hop")
@@ -25,27 +26,27 @@ SIGNS = (3, 5)  # signs that a question for their disease names
 _COMMON = 10  # heads beyond which even the rarest sign of a disease says nothing of it
 
 _Templates = tuple[str, ...]
-# relation -> questions with the slot {tail}, answers with {tail} and {heads}
+# relation -> questions with the slot {tail}, answers with {tail} and {heads}; no graph knows all of them, hence 等
 _REVERSE: dict[str, tuple[_Templates, _Templates]] = {
     "症状": (
         ("哪些疾病会出现{tail}？", "{tail}可能是哪些疾病的表现？", "出现{tail}，要考虑哪些疾病？"),
-        ("可能出现{tail}的疾病有{heads}。", "{tail}可见于{heads}。", "{heads}都可能出现{tail}。"),
+        ("可能出现{tail}的疾病有{heads}等。", "{tail}可见于{heads}等。", "{heads}等疾病都可能出现{tail}。"),
     ),
     "并发症": (
         ("哪些疾病可能并发{tail}？", "{tail}可以是哪些疾病的并发症？", "什么病会引起{tail}？"),
-        ("可能并发{tail}的疾病有{heads}。", "{tail}可以是{heads}的并发症。", "{heads}都可能并发{tail}。"),
+        ("可能并发{tail}的疾病有{heads}等。", "{tail}可以是{heads}等疾病的并发症。", "{heads}等疾病都可能并发{tail}。"),
     ),
     "检查": (
         ("诊断哪些疾病会用到{tail}？", "{tail}用于检查哪些疾病？", "哪些疾病需要做{tail}？"),
-        ("{tail}可用于检查{heads}。", "需要做{tail}的疾病有{heads}。", "诊断{heads}时会用到{tail}。"),
+        ("{tail}可用于检查{heads}等。", "需要做{tail}的疾病有{heads}等。", "诊断{heads}等疾病时会用到{tail}。"),
     ),
     "常用药物": (
         ("{tail}可以用于哪些疾病？", "哪些疾病会用到{tail}？", "{tail}常用来治什么病？"),
-        ("{tail}可用于{heads}。", "会用到{tail}的疾病有{heads}。", "{heads}都可能用到{tail}。"),
+        ("{tail}可用于{heads}等。", "会用到{tail}的疾病有{heads}等。", "{heads}等疾病都可能用到{tail}。"),
     ),
     "组成": (
         ("哪些方剂用到{tail}？", "{tail}见于哪些方剂？", "含有{tail}的方剂有哪些？"),
-        ("用到{tail}的方剂有{heads}。", "{tail}见于{heads}。", "含有{tail}的方剂有{heads}。"),
+        ("用到{tail}的方剂有{heads}等。", "{tail}见于{heads}等方剂。", "含有{tail}的方剂有{heads}等。"),
     ),
 }
 _SIGNS: tuple[_Templates, _Templates] = (
@@ -57,7 +58,8 @@ _SIGNS: tuple[_Templates, _Templates] = (
     ),
     ("这些症状提示{head}。", "应考虑{head}。", "{tails}同时出现，提示可能是{head}。", "可能是{head}。"),
 )
-# relation of the complication -> questions with {head} and {middle}, answers with {head}, {middle} and {tails}
+# relation of the complication -> questions with {head} and {middle}, answers with {head}, {middle} and {tails}. Drugs
+# are left out: what is given against a complication hangs on what it is one of.
 _TWO_HOP: dict[str, tuple[_Templates, _Templates]] = {
     "科室": (
         ("{head}的并发症{middle}应该挂什么科？", "{head}患者并发了{middle}，要去哪个科室？"),
@@ -66,10 +68,6 @@ _TWO_HOP: dict[str, tuple[_Templates, _Templates]] = {
     "检查": (
         ("{head}患者怀疑并发{middle}，要做哪些检查？", "怎样检查{head}是否引起了{middle}？"),
         ("{middle}是{head}的并发症，检查项目有{tails}。", "怀疑{head}并发{middle}时，可以做{tails}。"),
-    ),
-    "常用药物": (
-        ("{head}引起的{middle}常用什么药？", "{head}患者并发{middle}，可以用哪些药物？"),
-        ("{middle}是{head}的并发症，常用药物有{tails}。", "{head}并发{middle}时，常用的药物包括{tails}。"),
     ),
     "症状": (
         ("{head}的并发症{middle}有什么表现？", "{head}患者出现哪些症状，提示并发了{middle}？"),
@@ -108,9 +106,11 @@ def _edges(facts: pa.Table, *relations: str) -> pa.Table:
 
 
 def _listed(texts: pa.Array, starts: Codes) -> pa.Array:
-    """Texts joined by 、, in runs that begin at `starts`."""
-    offsets = pa.array(np.append(starts, len(texts)), pa.int32())
-    return pc.binary_join(pa.ListArray.from_arrays(offsets, pc.utf8_rtrim(texts, "。；;，,、 ")), "、")
+    """Names joined to a list each, in runs that begin at `starts`."""
+    begins = np.zeros(len(texts), bool)
+    begins[starts] = True
+    parted = pa.array(["", *MARKS]).take(pa.array(np.where(begins, 0, 1 + marks(texts, begins))))
+    return join(pc.binary_join_element_wise(parted, pc.utf8_rtrim(texts, "。；;，,、 "), ""), starts)
 
 
 def _table(form: str, title: pa.Array, relation: str, source: pa.Array, wording: dict[str, pa.Array]) -> pa.Table:

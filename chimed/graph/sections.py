@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 
 from chimed import phrases
 from chimed.graph.merge import Mask, codes, equal, starts_of
+from chimed.graph.truth import keys
 from chimed.phrases import Codes, fill, pick
 
 PER_SENTENCE = 12  # tails that a sentence names
 SENTENCES = 3  # sentences that a relation gets; what is beyond them is counted, not listed
+PAUSES = "[，、；,;]"  # marks within a name that a list of names must not be parted by
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,21 @@ def _cases(relation: pa.Array, tail: pa.Array) -> Codes:
     return case
 
 
+def _once(facts: pa.Table) -> pa.Table:
+    """Sorted facts without tests that an earlier fact of the head names in other words (颅脑CT检查, 颅脑CT)."""
+    tests = np.flatnonzero(equal(facts["relation"].combine_chunks(), "检查"))
+    head, tail = (facts[name].combine_chunks().take(pa.array(tests)) for name in ("head", "tail"))
+    of, key = codes(head, ranked=False), codes(keys(tail), ranked=False)
+    order = np.lexsort((np.arange(len(tests)), key, of))
+    kept = np.ones(len(facts), bool)
+    if len(tests):
+        kept[tests[order[~starts_of(of[order], key[order])]]] = False
+    return facts.filter(pa.array(kept))
+
+
 def sections_of(facts: pa.Table) -> Sections:
     """The sections of facts that are sorted and combined, one a (head, relation)."""
+    facts = _once(facts)
     columns = {name: facts[name].combine_chunks() for name in facts.column_names}
     head, relation = (codes(columns[name], ranked=False) for name in ("head", "relation"))
     tail = pc.utf8_trim_whitespace(columns["tail"])
@@ -105,11 +120,23 @@ def _tails(tail: pa.Array, prose: Mask, rank: Codes) -> pa.ListArray:
     tail = pc.if_else(pa.array(prose), tail, pc.utf8_rtrim(tail, "。；;，,、 "))
     sentence = np.where(prose, 0, rank // PER_SENTENCE)
     begins = (rank == 0) | (~prose & (rank % PER_SENTENCE == 0))
-    parted = pa.array(["", "、", "\n"]).take(pa.array(np.where(begins, 0, np.where(prose, 2, 1))))
+    mark = np.where(prose, 1, 2 + marks(tail, rank == 0))
+    parted = pa.array(["", "\n", *MARKS]).take(pa.array(np.where(begins, 0, mark)))
     starts = np.flatnonzero(begins)
     joined = join(pc.binary_join_element_wise(parted, tail, ""), starts)
     sections = np.flatnonzero(sentence[starts] == 0)
     return pa.ListArray.from_arrays(pa.array(np.append(sections, len(starts)), pa.int32()), joined)
+
+
+MARKS = ("、", "；")
+
+
+def marks(names: pa.Array, begins: Mask) -> Codes:
+    """The number of the mark of `MARKS` that parts each name from the one before, by runs that begin at `begins`."""
+    starts = np.flatnonzero(begins)
+    inner = pc.match_substring_regex(names, PAUSES).to_numpy(zero_copy_only=False)
+    runs: Codes = np.logical_or.reduceat(inner, starts).astype(np.int64) if len(starts) else np.zeros(0, np.int64)
+    return np.repeat(runs, np.diff(np.append(starts, len(names))))
 
 
 def join(texts: pa.Array, starts: Codes) -> pa.Array:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from chimed import phrases
 from chimed.graph import paths
-from chimed.graph.merge import Mask, canonical, codes, parts, starts_of
+from chimed.graph.merge import Mask, askable, canonical, codes, equal, parts, starts_of
 from chimed.graph.sections import Sections, choose, join, sections_of, tell
 from chimed.phrases import fill, pick
 
@@ -32,7 +32,7 @@ def documents(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     >>> documents(facts).to_pylist()[0]["text"]
     '百日咳的就诊科室为儿科、小儿内科。'
     """
-    tables = [_documents(sections_of(part)) for part in parts(canonical(facts, trust))]
+    tables = [_documents(sections_of(_told_once(part))) for part in parts(canonical(facts, trust))]
     return pa.concat_tables(tables) if tables else DOCUMENTS.empty_table()
 
 
@@ -43,13 +43,26 @@ def questions(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     source is that of the relation's first fact, id "<source>/graph#<head>#<relation>". Behind them, sorted by id, the
     forms of `chimed.graph.paths`, ids ending in "#<form>": "reverse" asks for the heads of a tail, "signs" for the
     disease that a set of signs points to (both together at most REVERSE_SHARE of all questions), "two-hop" for what is
-    known of a complication (at most TWO_HOP_SHARE).
+    known of a complication (at most TWO_HOP_SHARE). Nothing is asked about heads of the types `phrases.UNASKED`.
     """
-    merged = canonical(facts, trust)
+    merged = askable(canonical(facts, trust))
     tables = [_questions(sections_of(part)) for part in parts(merged)]
     if not tables:
         return QUESTIONS.empty_table()
     return pa.concat_tables([*tables, paths.asked(merged, sum(map(len, tables)), QUESTIONS.names)])
+
+
+# What a document tells under one relation only: tails of the first that the head has under the second too.
+_TOLD_ELSEWHERE = (("推荐药物", "常用药物"), ("宜吃", "推荐食谱"))
+
+
+def _told_once(facts: pa.Table) -> pa.Table:
+    pairs = pc.binary_join_element_wise(facts["head"].combine_chunks(), facts["tail"].combine_chunks(), "\n")
+    again = np.zeros(len(facts), bool)
+    for relation, other in _TOLD_ELSEWHERE:
+        one, two = (equal(facts["relation"].combine_chunks(), name) for name in (relation, other))
+        again |= one & pc.is_in(pairs, pairs.filter(pa.array(two))).to_numpy(zero_copy_only=False)
+    return facts.filter(pa.array(~again))
 
 
 def _subjects(sections: Sections, opens: Mask) -> pa.Array:
@@ -84,6 +97,7 @@ def _documents(sections: Sections) -> pa.Table:
     sections, head, paragraph = sections.take(order), head[order], paragraph[order]
 
     opens = starts_of(head)
+    sections.case[~opens & equal(sections.relation, phrases.OVERVIEW)] = 1
     told = tell(sections, _subjects(sections, opens))
     alone = sections.prose.copy()
     alone[1:] |= sections.prose[:-1]  # a paragraph of prose ends before the next section

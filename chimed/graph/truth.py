@@ -157,6 +157,13 @@ class Graph:
         """Which edges are of these relations."""
         return np.isin(self.relation, [n for n, name in enumerate(self.relations) if name in relations])
 
+    def told(self, rows: Codes) -> Mask:
+        """Which edges name a tail that shares two neighbouring characters with its head, or is or holds it."""
+        own = (np.arange(len(self.names) + 1), self.name_term)
+        out = np.zeros(len(rows), np.bool_)
+        _near(np.stack([self.head[rows], self.term[rows]]), own, self.letters, True, out)
+        return out
+
     def _homes(self, edges: Mask | Codes) -> Codes:
         """The (department, term) of edges as sorted numbers: department * number of terms + term."""
         place, field = self.fields.spread(self.head[edges])

@@ -157,12 +157,16 @@ def _stages(before: dict[str, Finished], after: dict[str, Finished]) -> list[dic
 
 
 def _recipe(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
-    """Settings of the recipes that differ, by dotted name; None where a recipe lacks one.
+    """Settings of the recipes that differ, by dotted name; None where a recipe lacks one or leaves it empty.
 
     >>> _recipe({"seed": 1, "sources": [{"name": "a", "cap": 2}]}, {"seed": 1, "sources": [{"name": "a", "cap": 3}]})
     [{'key': 'sources.a.cap', 'before': 2, 'after': 3}]
+    >>> _recipe({"seed": 1}, {"seed": 1, "tokenizer": ""})
+    []
     """
     old, new = _flat(before), _flat(after)
+    # A setting that came with another version and is left empty changes nothing.
+    old, new = ({key: value for key, value in own.items() if value not in ("", None)} for own in (old, new))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     # Of a source that one recipe lacks its name says it all.
     lacking = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))

@@ -1,7 +1,7 @@
 """Rows to look at: some of every verdict, borderline merges first, with their texts as far as the build still has them.
 
-Kept rows and evaluation items come from the stages' files; what was repeated or leaked stands in the work folder only,
-and the text of a rejected row is nowhere but in the raw file that its id names.
+Kept rows and evaluation items come from the stages' files; what was repeated, leaked or rejected stands in the work
+folder only. What was rejected because no row could be read there has no text.
 """
 
 from collections import Counter
@@ -105,8 +105,8 @@ def _work_texts(parts: Path, wanted: set[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     done = sorted(parts.glob("*/done.json"), key=lambda path: (path.stat().st_mtime, path))
     for folder in (path.parent for path in done):
-        for shape in SHAPES:
-            path = folder / f"{shape}.arrow"
+        for name in ("held", *SHAPES, "rejects"):
+            path = folder / f"{name}.arrow"
             if not path.is_file():
                 continue
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -73,8 +73,8 @@ def export(out: Path, name: str, target: Path) -> Exported:
     if not stages:
         raise BuildError(f"{out}: holds {_names(built)}, and {name} has a form for {', '.join(chosen.stages)} only")
     _check(out, target)
-    target = target.resolve()
-    partial = target.with_name(f".{target.name}.partial")
+    place = target.resolve()
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rows: dict[str, int] = {}
@@ -90,9 +90,9 @@ def export(out: Path, name: str, target: Path) -> Exported:
     digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     record = {"format": name, "build": {s.stage: s.manifest["digest"] for s in stages}, "rows": rows, "files": digests}
     (partial / RECORD).write_text(_json(record), encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
+    if place.exists():
+        shutil.rmtree(place)
+    partial.rename(place)
     return Exported(name, target, rows, tuple(stage.stage for stage in built if stage not in stages))
 
 

@@ -27,16 +27,23 @@ _SIGNS = {
 }
 
 
-def shown(text: str, limit: int) -> str:
-    """Data as text of a page: cut to `limit` characters, controls and marks of direction made visible, HTML escaped.
+def visible(text: str, limit: int) -> str:
+    """Data cut to `limit` characters, with controls and marks of direction made visible.
 
-    >>> shown("<b>\\x1b[1m高血压\\u202e", 100)
-    '&lt;b&gt;␛[1m高血压⟨U+202E⟩'
-    >>> shown("高血压病", 3)
-    '高血压 … (4 characters)'
+    >>> visible("\\x1b[1m高血压病\\u202e", 6)
+    '␛[1m高血 … (9 characters)'
     """
     cut = text if len(text) <= limit else f"{text[:limit]} … ({len(text):,} characters)"
-    return escape(cut.translate(_SIGNS))
+    return cut.translate(_SIGNS)
+
+
+def shown(text: str, limit: int) -> str:
+    """Data as text of a page: as `visible` gives it, HTML escaped.
+
+    >>> shown("<b>高血压\\u202e", 100)
+    '&lt;b&gt;高血压⟨U+202E⟩'
+    """
+    return escape(visible(text, limit))
 
 
 def short(count: float) -> str:

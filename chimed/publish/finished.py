@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chimed.errors import BuildError
@@ -34,6 +34,16 @@ def finished(out: Path) -> list[Finished]:
     return found
 
 
+def _within(name: str) -> bool:
+    """Whether a name stays in the folder: a file there, or in a folder of it.
+
+    >>> _within("plots/lengths.png"), _within("../secret"), _within("/secret"), _within("")
+    (True, False, False, False)
+    """
+    path = PurePosixPath(name)
+    return name == str(path) and not path.is_absolute() and ".." not in path.parts and 0 < len(path.parts) < 3
+
+
 def _read(folder: Path) -> Finished:
     path = folder / "manifest.json"
     try:
@@ -42,9 +52,11 @@ def _read(folder: Path) -> Finished:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         names, usable = [], False
     # A name that leads elsewhere would publish what the build never wrote.
-    if not usable or manifest.get("stage") != folder.name or any(Path(name).name != name for name in names):
+    if not usable or manifest.get("stage") != folder.name or not all(map(_within, names)):
         raise BuildError(f"{path}: is no manifest of this stage; build it anew")
-    gone = [name for name in names if not (folder / name).is_file() or (folder / name).is_symlink()]
+    gone = [
+        name for name in names if not (folder / name).is_file() or (folder / name).resolve() != folder.resolve() / name
+    ]
     if gone:
         raise BuildError(f"{folder}: {', '.join(gone[:3])} of the manifest is gone or a link; build the stage anew")
     return Finished(folder.name, folder, manifest)

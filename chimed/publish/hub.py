@@ -12,18 +12,18 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from chimed.errors import BuildError
 from chimed.outcome import Progress
+from chimed.publish.collection import collection_card
 from chimed.publish.finished import Finished, finished
-from chimed.publish.licences import Licensed, check, licensed, terms
+from chimed.publish.licences import Licensed, check, licensed
 from chimed.sources.spec import STAGES
 
 _ATTEMPTS = 4  # each starts with what the Hub has; the client tries again within
@@ -31,6 +31,9 @@ _AGAIN = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 300.0
 _BATCH = 8  # files sent at a time
 _CARD = "README.md"
+_OURS = re.compile(
+    rf"({'|'.join(STAGES)})/([^/]*\.parquet|README\.md|LICENSE\.md|manifest\.json|(plots/)?plot-[^/]*\.png)"
+)
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -38,13 +41,14 @@ _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 class Push:
     """What is to be pushed, to where.
 
-    repo: ORG/NAME.  token: "" for that of `hf auth login`.  public: whether the repository may be read by everyone.
+    repo: ORG/NAME.  token_file: where the token is; None for HF_TOKEN, and without that for the one of `hf auth login`.
+    public: whether the repository may be read by everyone.
     allowed: licences that are pushed although they do not let rows be passed on; None allows any.
     """
 
     out: Path
     repo: str
-    token: str = ""
+    token_file: Path | None = None
     public: bool = False
     allowed: Collection[str] | None = ()
     dry_run: bool = False
@@ -100,6 +104,7 @@ def push(request: Push, progress: Progress, sleep: Callable[[float], None] = tim
     """
     if not _REPO.fullmatch(request.repo):
         raise BuildError(f"{request.repo!r}: is no repository; name it as ORG/NAME, with letters, digits, - _ and .")
+    token = token_of(request.token_file)
     stages = finished(request.out)
     sources = licensed(stages)
     check(sources, request.allowed)
@@ -112,7 +117,7 @@ def push(request: Push, progress: Progress, sleep: Callable[[float], None] = tim
     tag = f"build-{_digest(stages)[:12]}"
     items = _items(stages, sources, request.repo)
     with _quiet(hub):
-        remote = _Remote(hub, request, progress)
+        remote = _Remote(hub, request, token, progress)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return remote.equal(items, tag, _message(stages))
@@ -122,62 +127,6 @@ def push(request: Push, progress: Progress, sleep: Callable[[float], None] = tim
                 wait = remote.wait(error, attempt)
             sleep(wait)
     raise AssertionError  # the last attempt returns or raises
-
-
-def front(stages: list[Finished]) -> dict[str, Any]:
-    """The front matter of the repository's card: a configuration a stage."""
-    configs = []
-    for stage in stages:
-        files = [{"split": split, "path": f"{stage.stage}/{split}-*.parquet"} for split in stage.shards()]
-        configs.append({"config_name": stage.stage, "data_files": files})
-    return {
-        "language": ["zh"],
-        "license": "other",
-        "license_name": "mixed",
-        "task_categories": ["text-generation", "question-answering"],
-        "tags": ["medical", "chimed"],
-        "pretty_name": "ChiMed",
-        "configs": configs,
-    }
-
-
-def collection_card(stages: list[Finished], sources: list[Licensed], repo: str) -> str:
-    """The card of the repository in the Hub's format: its stages, its sources, and what their licences ask."""
-    lines = [
-        "---",
-        yaml.safe_dump(front(stages), sort_keys=False, allow_unicode=True).rstrip(),
-        "---",
-        "# ChiMed",
-        "",
-        "Chinese medical data for language models, built by `chimed` from public sources.",
-        "",
-        "**Not for clinical use.** The text comes from websites, exams and textbooks; it holds errors and outdated",
-        "advice. Nothing trained on it may be used to diagnose, treat or advise a patient.",
-        "",
-        "| configuration | train | validation | test | card | digest |",
-        "|---|---:|---:|---:|---|---|",
-    ]
-    for stage in stages:
-        rows = stage.manifest["rows"]
-        cells = [f"{rows[split]:,}" if split in rows else "" for split in ("train", "validation", "test")]
-        card = f"[{stage.stage}]({stage.stage}/README.md)"
-        lines.append(f"| {' | '.join([stage.stage, *cells, card, stage.manifest['digest'][:12]])} |")
-    lines += [
-        "",
-        "## Licences",
-        "",
-        "Every row keeps the licence of its source, which its column `source` names. Together:",
-        "",
-    ]
-    lines += [f"- {sentence}" for sentence in terms(sources)]
-    lines += ["", "| source | rows | licence as published | asks |", "|---|---:|---|---|"]
-    for source in sources:
-        title = f"[{source.title}]({source.homepage})" if source.homepage else source.title
-        asks = "no right to pass it on was found" if source.asks is None else "; ".join(source.asks) or "nothing"
-        lines.append(f"| `{source.name}` {title} | {source.rows:,} | {source.license} | {asks} |")
-    call = f'rows = load_dataset("{repo}", "{stages[0].stage}")'
-    lines += ["", "```python", "from datasets import load_dataset", "", call, "```"]
-    return "\n".join(lines) + "\n"
 
 
 def _digest(stages: list[Finished]) -> str:
@@ -219,10 +168,10 @@ def _blob(path: Path) -> str:
 class _Remote:
     """The repository on the Hub. failures: what the client raises when the Hub or the line to it fails."""
 
-    def __init__(self, hub: Any, request: Push, progress: Progress) -> None:
+    def __init__(self, hub: Any, request: Push, token: str, progress: Progress) -> None:
         self.hub, self.request = hub, request
         self.endpoint = (os.environ.get("HF_ENDPOINT", "").strip() or hub.constants.ENDPOINT).rstrip("/")
-        self.api = hub.HfApi(endpoint=self.endpoint, token=request.token or None, library_name="chimed")
+        self.api = hub.HfApi(endpoint=self.endpoint, token=token or None, library_name="chimed")
         refused = hub.errors.HfHubHTTPError
         # The client's HTTP library differs from version to version; its base error is a base of the Hub's.
         line = next(base for base in refused.__mro__ if base.__name__ == "HTTPError")
@@ -305,8 +254,8 @@ class _Remote:
             raise BuildError(
                 f"{self.endpoint}: {why}, {attempt} times; what arrived is kept, go on with: {self._again()}"
             ) from None
-        asked = response.headers.get("Retry-After", "") if response is not None else ""
-        return min(float(asked) if asked.isascii() and asked.isdigit() else 2.0**attempt, _LONGEST_WAIT)
+        asked = _asked(response.headers) if response is not None else None
+        return min(2.0**attempt if asked is None else asked, _LONGEST_WAIT)
 
     def _refusal(self, code: int, error: Exception) -> str:
         repo, owner = self.request.repo, self.request.repo.partition("/")[0]
@@ -328,9 +277,9 @@ class _Remote:
         allowed = ["--any-licence"] if request.allowed is None else []
         for name in request.allowed or ():
             allowed += ["--allow-licence", name]
-        public = ["--public"] if request.public else []
-        command = ["chimed", "push", str(request.out), "--repo", request.repo, *public, *allowed]
-        return shlex.join(command)
+        token = ["--token-file", str(request.token_file)] if request.token_file else []
+        flags = [flag for flag, given in (("--public", request.public), ("--dry-run", request.dry_run)) if given]
+        return shlex.join(["chimed", "push", str(request.out), "--repo", request.repo, *token, *flags, *allowed])
 
 
 def _same(item: _Item, entry: Any) -> bool:
@@ -340,10 +289,25 @@ def _same(item: _Item, entry: Any) -> bool:
     return bool(entry.lfs.sha256 == item.digest if entry.lfs else item.blob and entry.blob_id == item.blob)
 
 
+def _asked(headers: Mapping[str, str]) -> float | None:
+    """The seconds after which the Hub wants to be asked again: by a number, a date, or the rest of its rate's window.
+
+    >>> _asked({"Retry-After": "12"}), _asked({"RateLimit": '"api";r=0;t=55'}), _asked({})
+    (12.0, 55.0, None)
+    """
+    told = headers.get("Retry-After", "").strip()
+    window = re.search(r";\s*t\s*=\s*(\d{1,9})", headers.get("RateLimit", ""))
+    if re.fullmatch(r"\d{1,9}", told, re.ASCII) or not told:
+        return float(told) if told else float(window[1]) if window else None
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
 def _ours(path: str) -> bool:
     """Whether a build wrote this path: nothing else in the repository is touched."""
-    folder, _, name = path.partition("/")
-    return folder in STAGES and "/" not in name and (name.endswith(".parquet") or name in {_CARD, "manifest.json"})
+    return _OURS.fullmatch(path) is not None
 
 
 def _reason(error: Exception) -> str:

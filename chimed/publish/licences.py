@@ -1,11 +1,11 @@
 """Which licences let a build's rows be passed on, and what they ask of whoever does."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from chimed.errors import BuildError
 from chimed.publish.finished import Finished
-from chimed.sources import discover
 
 _CREDIT = "name the source and its licence"
 _NON_COMMERCIAL = "no commercial use"
@@ -20,8 +20,15 @@ REDISTRIBUTABLE: dict[str, tuple[str, ...]] = {
     "CC-BY-SA-4.0": (_CREDIT, _SHARE_ALIKE),
     "CC-BY-NC-4.0": (_CREDIT, _NON_COMMERCIAL),
     "CC-BY-NC-SA-4.0": (_CREDIT, _NON_COMMERCIAL, _SHARE_ALIKE),
+    "CC-BY-3.0": (_CREDIT,),
+    "CC-BY-SA-3.0": (_CREDIT, _SHARE_ALIKE),
+    "CC-BY-NC-3.0": (_CREDIT, _NON_COMMERCIAL),
+    "CC-BY-NC-SA-3.0": (_CREDIT, _NON_COMMERCIAL, _SHARE_ALIKE),
+    "BSD-2-Clause": ("keep the licence and its notices",),
+    "BSD-3-Clause": ("keep the licence and its notices",),
     "GPL-3.0": ("keep the licence and its notices", _SHARE_ALIKE),
 }
+_BY_LETTERS = {name.lower(): name for name in REDISTRIBUTABLE}
 UNKNOWN = "unknown"
 
 
@@ -37,18 +44,30 @@ class Licensed:
     asks: tuple[str, ...] | None
 
 
+def canonical(licence: str) -> str:
+    """A licence's name as `REDISTRIBUTABLE` has it, whatever its case and blanks; any other as it is.
+
+    >>> canonical("cc by-nc 4.0"), canonical(" mit"), canonical("学术用途")
+    ('CC-BY-NC-4.0', 'MIT', '学术用途')
+    """
+    plain = " ".join(licence.split())
+    return _BY_LETTERS.get(plain.lower().replace(" ", "-"), plain)
+
+
 def licensed(stages: Sequence[Finished]) -> list[Licensed]:
-    """The sources of a build by name. A source that does not come with chimed has the licence "unknown"."""
+    """The sources of a build by name, as its manifests tell of them; what they do not tell is "unknown"."""
     rows: dict[str, int] = {}
+    told: dict[str, dict[str, str]] = {}
     for stage in stages:
+        told |= stage.manifest.get("licences", {})
         for name, splits in stage.manifest["sources"].items():
             rows[name] = rows.get(name, 0) + sum(splits.values())
-    known = discover()
     found = []
     for name, count in sorted(rows.items()):
-        source = known.get(name)
-        title, homepage, licence = (source.title, source.homepage, source.license) if source else (name, "", UNKNOWN)
-        found.append(Licensed(name, title, homepage, licence, count, REDISTRIBUTABLE.get(licence)))
+        own = told.get(name, {})
+        licence = canonical(own.get("license", UNKNOWN))
+        asks = REDISTRIBUTABLE.get(licence)
+        found.append(Licensed(name, own.get("title", name), own.get("homepage", ""), licence, count, asks))
     return found
 
 
@@ -59,13 +78,14 @@ def check(sources: Sequence[Licensed], allowed: Collection[str] | None) -> None:
     """
     if allowed is None:
         return
+    mine = {canonical(name).lower() for name in allowed}
     refused: dict[str, list[str]] = {}
     for source in sources:
-        if source.asks is None and source.license not in allowed:
+        if source.asks is None and source.license.lower() not in mine:
             refused.setdefault(source.license, []).append(source.name)
     if refused:
         listed = "; ".join(f"{licence} ({', '.join(names)})" for licence, names in sorted(refused.items()))
-        flags = " ".join(f"--allow-licence '{licence}'" for licence in sorted(refused))
+        flags = " ".join(f"--allow-licence {shlex.quote(licence)}" for licence in sorted(refused))
         raise BuildError(
             f"these licences forbid passing the rows on, or do not allow it: {listed}; leave the sources out of the "
             f"recipe, or, where you have the right, add {flags}"

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
 from string import Template
@@ -21,7 +22,7 @@ from chimed.publish.examples import Example, examples
 from chimed.publish.figures import bar, bars, histogram, matrix, percent, shown
 from chimed.publish.finished import Finished
 from chimed.publish.statistics import Tally
-from chimed.quality import REASONS
+from chimed.reasons import meaning
 
 TEXT = 700  # characters of a text that are shown
 _HERE = Path(__file__).parent
@@ -45,11 +46,7 @@ def report(out: Path) -> Path:
         ("lengths", "Lengths of rows", _histograms(found)),
         ("pairs", "Preference pairs", _pairs(found["dpo"].manifest.get("pairs", {}) if "dpo" in found else {})),
         ("relations", "Relations of facts", _distribution(_relations(found), "relation", "questions")),
-        (
-            "departments",
-            "Departments of evaluation items",
-            _distribution(_departments(found), "department", "rows"),
-        ),
+        ("departments", "Departments", _departments(found)),
     ]
     told = [(name, title, body) for name, title, body in sections if body]
     style, script = ((_HERE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
@@ -143,7 +140,7 @@ def _reasons(tally: Tally) -> str:
     for (_, verdict, reason), count in tally.verdicts.items():
         if verdict == "rejected":
             counts[reason] += count
-    return bars(counts, ("reason", "rows"), REASONS) if counts else ""
+    return bars(counts, ("reason", "rows"), {reason: meaning(reason) for reason in counts}) if counts else ""
 
 
 def _repeats(tally: Tally) -> str:
@@ -170,7 +167,9 @@ def _histograms(found: Mapping[str, Finished]) -> str:
     figures = []
     for stage, own_stage in found.items():
         own = statistics.lengths(own_stage).characters
-        told = f"{stage} <small>{len(own):,} rows, {own.sum(dtype='int64'):,} characters</small>"
+        tokens = own_stage.manifest.get("size", {}).get("tokens")
+        counted = f", {tokens:,} tokens" if tokens is not None else ""
+        told = f"{stage} <small>{len(own):,} rows, {own.sum(dtype='int64'):,} characters{counted}</small>"
         figures.append(f"<figure><h3>{told}</h3>{histogram(own, stage)}</figure>")
     told = (
         "Characters of a row with all its turns and options, on a logarithmic axis; the height is the number of rows."
@@ -194,7 +193,7 @@ def _pairs(pairs: Mapping[str, dict[str, Any]]) -> str:
     told = (
         "Ratio: median length of the chosen over that of the rejected reply. At 1, length says nothing about quality."
     )
-    return f"<p>{told}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<p>{told}</p><table class="ratios"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
 def _distribution(counts: Mapping[str, int], name: str, unit: str) -> str:
@@ -211,34 +210,53 @@ def _relations(found: Mapping[str, Finished]) -> Counter[str]:
     return counts
 
 
-def _departments(found: Mapping[str, Finished]) -> Counter[str]:
-    """Evaluation items by department, where their source names one."""
-    counts: Counter[str] = Counter()
-    for _, batch in statistics.batches(found["eval"]) if "eval" in found else ():
-        for value in pc.value_counts(batch["department"].drop_null()).to_pylist():
-            if value["values"]:
-                counts[value["values"]] += value["counts"]
-    return counts
+def _departments(found: Mapping[str, Finished]) -> str:
+    """Conversations to train on and evaluation items by department, where their source names one."""
+    figures = []
+    for stage in ("sft", "eval"):
+        counts = found[stage].manifest.get("departments", {}) if stage in found else {}
+        if counts:
+            told = f"{stage} <small>{sum(counts.values()):,} rows whose source names a department</small>"
+            figures.append(f"<figure><h3>{told}</h3>{bars(counts, ('department', 'rows'))}</figure>")
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def _card(row: Example) -> str:
     """A row of the sample, with its other row beside it."""
     reason = " ".join(value for value in (row.stage, row.reason, row.detail) if value)
-    meaning = REASONS.get(row.reason, "")
+    told = meaning(row.reason) if row.verdict == "rejected" and row.reason else ""
     head = f"<h3>{row.verdict}<small>{shown(reason, 200)}</small></h3>" + (
-        f"<small>{escape(meaning)}</small>" if meaning else ""
+        f"<small>{escape(told)}</small>" if told else ""
     )
-    body = _side("row", row.id, row.text)
+    none = "no row could be read here" if row.verdict == "rejected" else "text not kept"
+    first, second = (shown(text, TEXT) if text is not None else None for text in (row.text, row.other))
+    if row.verdict == "repeated" and row.text and row.other:
+        first, second = _marked(row.text, row.other), _marked(row.other, row.text)
+    body = _side("row", row.id, first, none)
     if row.by:
-        body += _side("the row that stays" if row.verdict == "repeated" else "the evaluation item", row.by, row.other)
+        body += _side(
+            "the row that stays" if row.verdict == "repeated" else "the evaluation item", row.by, second, none
+        )
     data = f'class="is-{row.verdict}" data-verdict="{row.verdict}" data-source="{escape(row.source)}"'
     return f'<article {data}>{head}<div class="pair">{body}</div></article>'
 
 
-def _side(what: str, name: str, text: str | None) -> str:
-    told = (
-        f'<div class="text" dir="auto">{shown(text, TEXT)}</div>'
-        if text is not None
-        else '<div class="none">text not kept</div>'
-    )
-    return f'<div><div class="name">{what}: <bdi>{shown(name, 200)}</bdi></div>{told}</div>'
+def _side(what: str, name: str, told: str | None, none: str) -> str:
+    """One of the rows of a card; `told` is HTML, or None where there is no text: then `none` says why."""
+    text = f'<div class="text" dir="auto">{told}</div>' if told is not None else f'<div class="none">{none}</div>'
+    return f'<div><div class="name">{what}: <bdi>{shown(name, 200)}</bdi></div>{text}</div>'
+
+
+def _marked(text: str, other: str) -> str:
+    """A text as HTML, with a mark around what the other has not.
+
+    >>> _marked("一天两次<", "一天三次<")
+    '一天<mark>两</mark>次&lt;'
+    """
+    parts = SequenceMatcher(None, text[:TEXT], other[:TEXT], autojunk=False).get_opcodes()
+    told = [
+        shown(text[start:stop], TEXT) if tag == "equal" else f"<mark>{shown(text[start:stop], TEXT)}</mark>"
+        for tag, start, stop, _, _ in parts
+        if start < stop
+    ]
+    return "".join(told) + (f" … ({len(text):,} characters)" if len(text) > TEXT else "")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from chimed.corpus import Decision, Prepared
 from chimed.engine import Engine
 from chimed.outcome import Outcome, Progress
 from chimed.publish.balance import balance
-from chimed.publish.card import card
+from chimed.publish.describe import describe
+from chimed.publish.finished import Finished
 from chimed.recipe import Loaded
 from chimed.records import SPLITS
+
+_MOST = 200  # departments in a manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ def publish(
     seconds = {**outcome.seconds, "render": rendered - began, "shards": time.perf_counter() - rendered}
     content = _manifest(stage, rows, sources, outcome, seconds)
     content["pairs"] = pairs
-    (partial / "README.md").write_text(card(content, stage.loaded), encoding="utf-8")
+    content["departments"] = _departments(runs)
+    content["files"] = {p.name: "" for p in sorted(partial.iterdir())}
+    found = Finished(stage.name, partial, content)
+    content |= describe(found, stage.loaded, stage.out / "ledger.parquet", pool, progress)
     content["files"] = {p.name: _sha256(p) for p in sorted(partial.iterdir())}
     text = json.dumps(content, ensure_ascii=False, indent=1)
     (partial / "manifest.json.partial").write_text(text + "\n", encoding="utf-8")
@@ -172,6 +179,7 @@ def _manifest(
         "recipe": stage.loaded.recipe.model_dump(mode="json"),
         "rows": rows,
         "sources": sources,
+        "licences": _licences(stage.loaded, sources),
         "counts": outcome.counts,
         "rejects": dict(sorted(outcome.reasons.items())),
         "masked": dict(sorted(outcome.masked.items())),
@@ -182,6 +190,24 @@ def _manifest(
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "mb_per_second": {step: round(megabytes / max(value, 1e-3), 1) for step, value in seconds.items()},
         "raw_mb": round(megabytes, 3),
+    }
+
+
+def _departments(runs: list[shards.Runs]) -> dict[str, int]:
+    """Rows by department, most first; a column of free text does not fill the manifest."""
+    counts: Counter[str] = Counter()
+    for own in runs:
+        counts.update(own.departments)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST])
+
+
+def _licences(loaded: Loaded, sources: Collection[str]) -> dict[str, dict[str, str]]:
+    """What each of these sources is called, where it comes from and under which licence it is published."""
+    named = {item.source.name: item.source for item in loaded.ingredients}
+    return {
+        name: {"title": own.title, "homepage": own.homepage, "license": own.license}
+        for name in sources
+        for own in [named[name]]
     }
 
 

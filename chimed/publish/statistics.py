@@ -5,7 +5,7 @@ Everything streams: of a stage it keeps seven bytes a row (length, source, split
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from chimed.publish.finished import Finished, finished
 from chimed.records import SPLITS
 
 BATCH = 1 << 17
-_UNREAD = ("id", "source", "kind", "split", "part")  # columns that hold no text a person reads
+# Columns that hold no text a person reads, but names and labels.
+_UNREAD = {"id", "source", "kind", "part", "department", "discipline", "competency", "disease_group", "difficulty"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +60,30 @@ def lengths(stage: Finished) -> Lengths:
     return Lengths(np.concatenate(characters), np.concatenate(source), np.concatenate(split), names)
 
 
+def texts(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
+    """The texts of each column of a batch, nulls as "", and the row of each; roles and labels are left out."""
+    for name in batch.schema.names:
+        if name in _UNREAD:
+            continue
+        values, rows = batch[name], np.arange(len(batch))
+        if pa.types.is_list(values.type):
+            rows = np.repeat(rows, pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False))
+            values = values.flatten()
+        if pa.types.is_struct(values.type):
+            values = values.field("content")
+        yield pc.fill_null(values, ""), rows
+
+
 def _characters(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
     total = np.zeros(len(batch), np.int32)
-    for name in batch.schema.names:
-        if name not in _UNREAD:
-            total += _column(batch[name])
+    for values, rows in texts(batch):
+        lengths = pc.utf8_length(values).to_numpy(zero_copy_only=False)
+        total += np.bincount(rows, lengths, len(batch)).astype(np.int32)
     return total
 
 
-def _column(column: pa.Array) -> npt.NDArray[np.int32]:
-    """Characters of each value of a column of strings, lists of strings or lists of turns."""
-    if pa.types.is_list(column.type):
-        values = column.flatten()
-        texts = values.field("content") if pa.types.is_struct(values.type) else values
-        sums = np.concatenate([[0], np.cumsum(pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False))])
-        offsets = column.offsets.to_numpy()
-        counts: npt.NDArray[np.int32] = np.diff(sums[offsets - offsets[0]]).astype(np.int32)
-        return counts
-    plain: npt.NDArray[np.int32] = pc.fill_null(pc.utf8_length(column), 0).to_numpy(zero_copy_only=False)
-    return plain
-
-
-def _stage(stage: Finished) -> dict[str, Any]:
-    """Rows, characters, median and 90th percentile of a stage, by source and split."""
+def size(stage: Finished) -> dict[str, Any]:
+    """Rows, characters, median and 90th percentile of a stage; the same of its `sources` by split, with their share."""
     found = lengths(stage)
     order = np.lexsort((found.split, found.source))
     keys = found.source[order].astype(np.int32) * len(SPLITS) + found.split[order]
@@ -94,12 +96,22 @@ def _stage(stage: Finished) -> dict[str, Any]:
         told = {"source": found.sources[key // len(SPLITS)], "split": SPLITS[key % len(SPLITS)], "rows": len(own)}
         rows.append({**told, "characters": amount, "share": round(amount / total, 6), **_middle(own)})
     every = {"rows": len(found.characters), "characters": int(found.characters.sum(dtype=np.int64))}
-    return {"stage": stage.stage, **every, **_middle(found.characters), "sources": rows}
+    return {**every, **_middle(found.characters), "sources": rows}
 
 
 def _middle(characters: npt.NDArray[np.int32]) -> dict[str, float]:
     half, ninth = np.percentile(characters, (50, 90)).tolist() if len(characters) else (0.0, 0.0)
     return {"median": round(half, 1), "p90": round(ninth, 1)}
+
+
+def named(folder: Path) -> list[Finished]:
+    """The finished stages of a build, or the one whose folder it is. Raises BuildError when the folder is neither."""
+    one = (folder / "manifest.json").is_file()
+    found = finished(folder.resolve().parent if one else folder)
+    chosen = [stage for stage in found if not one or stage.folder.name == folder.resolve().name]
+    if not chosen:
+        raise BuildError(f"{folder}: is no stage's folder; name one such as out/sft, or the folder above")
+    return chosen
 
 
 def statistics(folder: Path) -> dict[str, Any]:
@@ -109,29 +121,27 @@ def statistics(folder: Path) -> dict[str, Any]:
     by split with their share of all characters. corpus: by source, units read, kept, rejected, repeated and leaked.
     Raises BuildError when the folder is neither.
     """
-    one = (folder / "manifest.json").is_file()
-    found = stages(folder.resolve().parent if one else folder)
-    chosen = [stage for stage in found.values() if not one or stage.folder.name == folder.resolve().name]
-    if not chosen:
-        raise BuildError(f"{folder}: is no stage's folder; name one such as out/sft, or the folder above")
+    chosen = named(folder)
     corpus = {
         source: {name: sum(own[name] for own in files.values()) for name in ("read", *VERDICTS)}
         for source, files in chosen[0].manifest["counts"].items()
     }
-    return {"stages": [_stage(stage) for stage in chosen], "corpus": corpus}
+    return {"stages": [{"stage": stage.stage, **size(stage)} for stage in chosen], "corpus": corpus}
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Counts of a ledger.
 
-    verdicts: by (source, verdict, reason). repeats: by (source of the repeated row, source of the kept one). leaks: by
-    (source/file of the evaluation item, source of the row).
+    verdicts: by (source, verdict, reason). repeats: by (source of the repeated row, source of the kept one); equal:
+    those of them that have the same key or grams, by source. leaks: by (source/file of the evaluation item, source of
+    the row).
     """
 
-    verdicts: Counter[tuple[str, str, str]]
-    repeats: Counter[tuple[str, str]]
-    leaks: Counter[tuple[str, str]]
+    verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    repeats: Counter[tuple[str, str]] = field(default_factory=Counter)
+    equal: Counter[tuple[str]] = field(default_factory=Counter)
+    leaks: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def ledger_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -143,13 +153,15 @@ def ledger_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 def tally(path: Path) -> Tally:
     """The counts of a ledger."""
-    found = Tally(Counter(), Counter(), Counter())
-    for batch in ledger_batches(path, ["source", "verdict", "reason", "by"]):
+    found = Tally()
+    for batch in ledger_batches(path, ["source", "verdict", "reason", "by", "detail"]):
         table = pa.Table.from_batches([batch])
         _count(found.verdicts, table.set_column(2, "reason", pc.fill_null(table["reason"], "")), 3)
         repeated = table.filter(pc.equal(table["verdict"], "repeated"))
         kept = pc.replace_substring_regex(repeated["by"], r"(?s)/.*", "")
         _count(found.repeats, pa.table([repeated["source"], kept], ["source", "by"]), 2)
+        equal = repeated.filter(pc.equal(repeated["detail"], "similarity 1.000"))
+        _count(found.equal, equal.select(["source"]), 1)
         leaked = table.filter(pc.equal(table["verdict"], "leaked"))
         items = pc.replace_substring_regex(leaked["by"], r"(?s)#[^#]*$", "")
         _count(found.leaks, pa.table([items, leaked["source"]], ["set", "source"]), 2)

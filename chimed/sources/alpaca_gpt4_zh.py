@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from chimed.records import Body
 from chimed.sources.forms import alpaca
+from chimed.sources.origins import Origin, github
 from chimed.sources.spec import Row, Source
 
 _NAMES = ("instruction", "input", "output")
@@ -33,4 +34,7 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(
+        github("Instruction-Tuning-with-GPT-4/GPT-4-LLM", "main", "data/alpaca_gpt4_data_zh.json"),
+    ),
 )

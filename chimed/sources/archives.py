@@ -15,9 +15,9 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -45,6 +45,8 @@ class RawFile:
     name: path below RAW/<source>/, with slashes, NFC; a zip member is `dialogues.zip!inner/a.txt`.
     path: the file on disk.  member: "" or the member's own name inside the zip.
     size: bytes, uncompressed for zip members, as on disk for everything else.
+    joins: for each lookup of the source its files, None where it is for other files; () where its rows need none.
+    rest: whether its rows of unknown split are read. A file whose rows lookups deal to splits is listed once a split.
     """
 
     name: str
@@ -52,6 +54,8 @@ class RawFile:
     member: str
     split: Split
     size: int
+    joins: tuple[tuple["RawFile", ...] | None, ...] = ()
+    rest: bool = True
 
     @property
     def inner(self) -> PurePosixPath:
@@ -99,6 +103,7 @@ def find(source: Source, raw: Path) -> tuple[list[RawFile], list[Unread]]:
     The first glob of `source.files` that matches decides the split. A glob matches the name, the name without its
     .gz, .xz, .zst or .bz2, and the part of a member's name behind the "!"; `*` stays within a folder, `**` does not.
     An archive that cannot be listed and members that may not be read are among the files, so that they end as rejects.
+    Files that are only looked up hang on those whose rows they join (`looked_up`).
     """
     folder = raw / source.name
     if not folder.is_dir():
@@ -108,7 +113,9 @@ def find(source: Source, raw: Path) -> tuple[list[RawFile], list[Unread]]:
             "chimed sources says where to get them"
         )
     globs = [(_pattern(glob), split) for glob, split in source.files.items()]
+    asides = [_pattern(glob) for lookup in source.lookups for glob in lookup.files]
     files: dict[str, RawFile] = {}
+    aside: list[RawFile] = []
     unread: list[Unread] = []
     for path, outer in _walk(folder, unread):
         wanted = _split(globs, outer)
@@ -116,13 +123,43 @@ def find(source: Source, raw: Path) -> tuple[list[RawFile], list[Unread]]:
             split = _split(globs, name)
             if split is None and why == "refused":
                 split = wanted or next(iter(source.files.values()))
-            if why not in {"", "refused"} or split is None:
+            if not why and any(one.fullmatch(form) for one in asides for form in _forms(name)):
+                aside.append(RawFile(name, path, member, "train", size))
+            elif why not in {"", "refused"} or split is None:
                 unread.append(Unread(name, why or "no pattern of the source matches it"))
             elif name in files:
                 raise SourceError(f"{folder}: two files are called {name!r} (their letters are composed differently)")
             else:
                 files[name] = RawFile(name, path, member, split, size)
-    return sorted(files.values(), key=lambda file: file.name), sorted(unread, key=lambda file: file.name)
+    aside.sort(key=lambda file: file.name)
+    read = [part for _, file in sorted(files.items()) for part in _joined(source, file, aside)]
+    used = looked_up(read)
+    unread += [Unread(file.name, "looked up, but no row here needs it") for file in aside if file not in used]
+    return read, sorted(unread, key=lambda file: file.name)
+
+
+def looked_up(files: Iterable[RawFile]) -> list[RawFile]:
+    """The files that the rows of these are joined with, each once, by name."""
+    found = {one.name: one for file in files for group in file.joins for one in group or ()}
+    return [found[name] for name in sorted(found)]
+
+
+def _joined(source: Source, file: RawFile, aside: list[RawFile]) -> Iterator[RawFile]:
+    """The file with what its rows are looked up in, once for each split that they can be of."""
+
+    def among(globs: tuple[str, ...], name: str) -> bool:
+        return any(_pattern(glob).fullmatch(form) for glob in globs for form in _forms(name))
+
+    joins = tuple(
+        tuple(one for one in aside if among(lookup.files, one.name)) if among(lookup.into, file.name) else None
+        for lookup in source.lookups
+    )
+    if not any(group is not None for group in joins):
+        yield file
+        return
+    lists = [lookup.split for lookup, found in zip(source.lookups, joins, strict=True) if lookup.split and found]
+    for split in dict.fromkeys([file.split, *lists]):
+        yield replace(file, split=split, joins=joins, rest=split == file.split)
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
@@ -136,9 +173,13 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _split(globs: list[tuple[re.Pattern[str], Split]], name: str) -> Split | None:
+    return next((split for glob, split in globs if any(glob.fullmatch(form) for form in _forms(name))), None)
+
+
+def _forms(name: str) -> set[str]:
+    """What a glob can match of a name: all of it, without the compression's suffix, and behind the archive."""
     plain = name.removesuffix(PurePosixPath(name).suffix) if PurePosixPath(name).suffix in _COMPRESSED else name
-    names = {name, plain, name.partition("!")[2] or name, plain.partition("!")[2] or plain}
-    return next((split for glob, split in globs if any(glob.fullmatch(one) for one in names)), None)
+    return {name, plain, name.partition("!")[2] or name, plain.partition("!")[2] or plain}
 
 
 def _walk(folder: Path, unread: list[Unread]) -> Iterator[tuple[Path, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from chimed.errors import RowError
 from chimed.records import Body, Exam
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source, first, letters, need
 
 SUBJECTS = {
@@ -111,4 +112,12 @@ SOURCE = Source(
     shapes=("exam",),
     stages=("eval",),
     named=True,
+    origin=Origin(
+        hub(
+            "ceval/ceval-exam",
+            "3923b519fd180e689d0961bf3a032ece929742f3",
+            "ceval-exam.zip",
+            sha256="68786deeea68ff089c56563ee48fab8160da857b77b913437bb504d681fd8e20",
+        ),
+    ),
 )

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Passage
 from chimed.sources.forms import reward, sharegpt, unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source
 
 # Consultations end with who the doctor and the patient are: names, hospitals, addresses of pages.
@@ -30,7 +31,7 @@ def parse(row: Row) -> Iterable[Body]:
             raise RowError("no-text")
         return (Passage(text),)
     if {"response_chosen", "response_rejected"} & row.keys():
-        return (reward(row),)
+        return reward(row)
     if "conversations" in row:
         return (sharegpt(row),)
     raise unknown_columns(row, "plain text; conversations; or question, response_chosen, response_rejected")
@@ -46,4 +47,7 @@ SOURCE = Source(
     shapes=("passage", "dialogue", "preference"),
     stages=("cpt", "sft", "dpo"),
     text="lines",
+    origin=Origin(
+        hub("williamliu/ChiMed", "20f291da49b68fe6579fa3383ac3634f7b74d11f", "cpt.txt", "sft.jsonl", "dpo.json"),
+    ),
 )

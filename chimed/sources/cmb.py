@@ -1,7 +1,7 @@
 """CMB: 280,839 items of Chinese medical exams of six professions, and 74 clinical cases with questions.
 
 Wang et al. 2023, arXiv 2308.08833. Exams are a JSON list `exam_type, exam_class, exam_subject, question, answer,
-question_type, option {"A": …}`; the answers to the test split stand in a file of their own. A case is `title,
+question_type, option {"A": …}`; the answers to the test split stand in a file of their own, by `id`. A case is `title,
 description, QA_pairs [{question, answer}]`: one conversation that opens with the patient's record.
 """
 
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue, Exam
 from chimed.sources.forms import unknown_columns
-from chimed.sources.spec import Row, Source, conversation, first, letters, need, split_options
+from chimed.sources.origins import Origin, github, hub
+from chimed.sources.spec import Lookup, Row, Source, conversation, first, letters, need, split_options
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -66,7 +67,6 @@ SOURCE = Source(
     title="CMB",
     homepage="https://github.com/FreedomIntelligence/CMB",
     license="Apache-2.0",
-    # Not the answers to the test split nor its hierarchy: no pattern, so they are told as unread.
     files={
         "**/*train*": "train",
         "**/*val*": "validation",
@@ -74,7 +74,27 @@ SOURCE = Source(
         "**/*qa.json": "test",
         "**/test*": "test",
     },
+    lookups=(
+        Lookup(("**/*answer*",), into=("**/*question*",), key="id", columns={"answer": "answer"}, held="question"),
+    ),
     parse=parse,
     shapes=("exam", "dialogue"),
     stages=("cpt", "sft", "dpo"),
+    origin=Origin(
+        (
+            *hub(
+                "FreedomIntelligence/CMB",
+                "main",
+                "CMB-Exam/CMB-train/CMB-train-merge.json",
+                "CMB-Exam/CMB-val/CMB-val-merge.json",
+                "CMB-Exam/CMB-test/CMB-test-choice-question-merge.json",
+                "CMB-Clin/CMB-Clin-qa.json",
+            ),
+            *github(
+                "FreedomIntelligence/CMB",
+                "9288d3708e98e028be5bf2df666b6ecd8ea57829",
+                "data/CMB-test-choice-answer.json",
+            ),
+        ),
+    ),
 )

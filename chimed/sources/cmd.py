@@ -5,6 +5,7 @@ from: not the same rows, for they are a third as long, but rows of one kind in o
 both. What the two share is removed as repeated when the corpus is built.
 """
 
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Source
 from chimed.sources.toyhom import parse
 
@@ -25,4 +26,8 @@ SOURCE = Source(
     shapes=("dialogue",),
     stages=("cpt", "sft"),
     text="paragraphs",
+    origin=Origin(
+        where="The paper names no address; ask the authors of Qilin-Med (https://github.com/williamliujl/Qilin-Med), "
+        "or build without it: `chimed fetch toyhom` gets rows of the same kind",
+    ),
 )

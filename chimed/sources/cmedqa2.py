@@ -2,17 +2,19 @@
 
 Zhang et al. 2018, "Multi-Scale Attentive Interaction Networks for Chinese Medical Question Answer Selection" (IEEE
 Access). Upstream keeps questions (`question_id, content`), answers (`ans_id, question_id, content`) and the splits
-(`question_id, ans_id, …`) in files of their own: none of them says anything without the others. What circulates joined
-has a question with one answer, or with lists of right and wrong ones; a wrong answer is the right one to another
-question, so only the right ones are taken.
+(`question_id, pos_ans_id, neg_ans_id` or `question_id, ans_id, cnt, label`) in files of their own: the answers are the
+rows, the others are looked up. 12,000 of the 120,000 questions stand in no split: their answers are rejected, since
+nobody says whether they were held out. What circulates joined has a question with one answer, or with lists of right
+and wrong ones. A wrong answer is the right one to another question: not a worse answer, so no preference pair.
 """
 
 from collections.abc import Iterable, Iterator
 
 from chimed.errors import RowError
-from chimed.records import Body, Dialogue
+from chimed.records import Body, Dialogue, Split
 from chimed.sources.forms import unknown_columns
-from chimed.sources.spec import Row, Source, conversation
+from chimed.sources.origins import Origin, github
+from chimed.sources.spec import Lookup, Row, Source, conversation
 
 _QUESTION = ("question", "query", "prompt", "instruction")
 _ANSWER = ("answer", "answers", "pos", "positive", "pos_answers", "output")
@@ -32,7 +34,9 @@ def parse(row: Row) -> Iterable[Body]:
         replies = "content"
     if not asks or not replies:
         if _IDS & row.keys():
-            raise RowError("not-joined", f"found {', '.join(row)}; join questions and answers on question_id first")
+            raise RowError(
+                "not-joined", f"found {', '.join(row)}; question.csv and answer.csv are joined, nothing else"
+            )
         raise unknown_columns(row, "question, answer or query, positive, negative")
     question = next(_texts(row[asks]), "")
     if not question:
@@ -49,12 +53,16 @@ def _texts(value: object) -> Iterator[str]:
             yield text.strip()
 
 
+def _split(split: Split, *names: str) -> Lookup:
+    files = tuple(f"**/{name}_candidates.*" for name in names)
+    return Lookup(files, into=("**/*.csv",), key="question_id", split=split)
+
+
 SOURCE = Source(
     name="cmedqa2",
     title="cMedQA2",
     homepage="https://github.com/zhangsheng93/cMedQA2",
     license="non-commercial research",
-    # The candidate files are ids throughout: without a pattern they are told as unread.
     files={
         "**/*dev*.[jp]*": "validation",
         "**/*val*.[jp]*": "validation",
@@ -63,7 +71,29 @@ SOURCE = Source(
         "**/*.parquet": "train",
         "**/*.csv": "train",
     },
+    lookups=(
+        Lookup(
+            ("**/question.csv", "**/questions.csv"),
+            into=("**/*.csv",),
+            key="question_id",
+            columns={"content": "question"},
+        ),
+        _split("test", "test"),
+        _split("validation", "dev", "val"),
+        _split("train", "train"),
+    ),
     parse=parse,
     shapes=("dialogue",),
     stages=("cpt", "sft"),
+    origin=Origin(
+        github(
+            "zhangsheng93/cMedQA2",
+            "85feb9278c3ae552c591205cbf3e828368c91f8f",
+            "question.zip",
+            "answer.zip",
+            "test_candidates.zip",
+            "dev_candidates.zip",
+            "train_candidates.zip",
+        )
+    ),
 )

@@ -11,11 +11,17 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Exam
 from chimed.sources.forms import sharegpt, unknown_columns
+from chimed.sources.origins import Origin, github
 from chimed.sources.spec import Row, Source, first, letters, need, split_options
 
 # What the release writes into a cell that it has nothing for.
 _NAN = {"nan", "NaN", "None", "NULL"}
 _PLACEHOLDER = re.compile(r"(?:请等待更新|等待更新|暂无(?:解析|答案解析)?|无(?:解析)?|略|nan|NaN|None|NULL)[。.…！!]*")
+# What ties an explanation to a course: the page of a textbook, and what was to be learnt.
+_COURSE = re.compile(
+    r"[（(][^（）()，。；A-Z]{0,12}P\s?(?!450)\d{1,4}(?:\s?[-～~—、，,]\s?P?\s?\d{1,4})*(?:\s*表[\d-]+)?[）)]"
+    r"|掌握“[^”]{2,60}”(?:这一)?知识点[。．.]?\s*$"
+)
 _NO_ANNOTATION = {"不符合", "无", "其他", *_NAN}
 _ANNOTATIONS = {
     "disease_group": "Disease Group",
@@ -46,7 +52,7 @@ def _table(row: Row) -> Exam:
     if answer in _NAN:
         raise RowError("no-answer", f"found {answer!r}")
     options = split_options(row["Options"])
-    explanation = first(row, "Explanation")
+    explanation = _COURSE.sub("", first(row, "Explanation"))
     notes = {field: first(row, column) for field, column in _ANNOTATIONS.items()}
     return Exam(
         question=need(row, "Question"),
@@ -73,4 +79,13 @@ SOURCE = Source(
     parse=parse,
     shapes=("exam", "dialogue"),
     stages=("cpt", "sft", "dpo"),
+    origin=Origin(
+        github(
+            "williamliujl/CMExam",
+            "fadb22c89beb1b7115dc36460ba792eb96b7b972",
+            "data/train.csv",
+            "data/val.csv",
+            "data/test_with_annotations.csv",
+        ),
+    ),
 )

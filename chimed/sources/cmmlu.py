@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from chimed.records import Body
 from chimed.sources.ceval import item, subject
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source
 
 SUBJECTS = {
@@ -101,4 +102,5 @@ SOURCE = Source(
     shapes=("exam",),
     stages=("eval",),
     named=True,
+    origin=Origin(hub("haonan-li/cmmlu", "main", "cmmlu_v1_0_1.zip")),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body
 from chimed.sources.forms import triple
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source
 
 # The 44 relations of upstream that mean what one of ours does; the others, such as 影像学检查 and 手术治疗, say more.
@@ -55,4 +56,8 @@ SOURCE = Source(
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
     text="lines",
+    origin=Origin(
+        where="Download CPubMed-KG by hand from https://cpubmed.openi.org.cn/graph/wiki, which asks to "
+        "accept its terms",
+    ),
 )

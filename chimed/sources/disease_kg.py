@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from chimed.errors import RowError
 from chimed.records import Body
 from chimed.sources.forms import unknown_columns
-from chimed.sources.relations import fact
+from chimed.sources.origins import Origin, github
+from chimed.sources.relations import fact, is_appliance, treatments
 from chimed.sources.spec import Row, Source, first
 
 _COLUMNS = {
@@ -74,8 +75,9 @@ def _tails(cell: str, relation: str) -> Iterator[str]:
         vague = relation in _COUNTED and not any(c.isdecimal() for c in tail)
         # A letter alone is what is left of a name; only diseases can be called by one (疣, 痈).
         short = len(tail) < 2 and relation not in {"别名", "并发症", "发病部位"}
-        if tail not in _NOTHING and not tail.endswith((*_CUT, "？")) and not vague and not short:
-            yield tail
+        appliance = relation == "推荐药物" and is_appliance(tail)
+        if tail not in _NOTHING and not tail.endswith((*_CUT, "？")) and not (vague or short or appliance):
+            yield from treatments(tail) if relation == "治疗方法" else (tail,)
 
 
 SOURCE = Source(
@@ -87,4 +89,7 @@ SOURCE = Source(
     parse=parse,
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
+    origin=Origin(
+        github("zhihao-chen/QASystemOnMedicalGraph", "4ab098f3c65577e15c579b97c088c1db99ebc6ae", "data/disease.csv"),
+    ),
 )

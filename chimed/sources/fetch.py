@@ -16,7 +16,7 @@ from typing import Literal
 
 from chimed.errors import SourceError
 from chimed.sources import discover
-from chimed.sources.origins import ORIGINS, Origin, Remote
+from chimed.sources.origins import Remote
 from chimed.sources.spec import Source
 from chimed.sources.transfer import Place, Step, Transfer, disk
 from chimed.sources.web import Web
@@ -66,15 +66,14 @@ def fetch(
     source: Source,
     raw: Path,
     step: Step = lambda name, total: lambda amount: None,
-    origin: Origin | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Fetched]:
     """Brings the files of a source below RAW/<source>/, and says of each what became of it; one failure stops no other.
 
-    `step` is told of each file and its bytes (0: not known); `origin` is where they come from, by default as
-    `ORIGINS` says. Raises SourceError only where HF_ENDPOINT or HF_TOKEN is of no use.
+    `step` is told of each file and its bytes (0: not known). Raises SourceError only where HF_ENDPOINT or HF_TOKEN is
+    of no use.
     """
-    origin = origin if origin is not None else ORIGINS.get(source.name, Origin())
+    origin = source.origin
     web = Web.of_environment()
     found = []
     for remote in origin.files:

@@ -1,10 +1,12 @@
 """The forms that many sources share: Alpaca instructions, ShareGPT conversations, preference pairs and triples.
 
-Each takes a row as the readers give it and returns one body, or raises RowError: `unknown-columns` with what was found
-and what was expected when the row is not of the form, and the reasons of `chimed.sources.spec` otherwise.
+Each takes a row as the readers give it and returns its body (of rankings, its bodies), or raises RowError:
+`unknown-columns` with what was found and what was expected when the row is not of the form, and the reasons of
+`chimed.sources.spec` otherwise.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from chimed.errors import RowError
 from chimed.records import Dialogue, Fact, Preference, Turn
@@ -50,27 +52,30 @@ def sharegpt(row: Row) -> Dialogue:
     return Dialogue(conversation(_said(row)))
 
 
-def reward(row: Row) -> Preference:
-    """The pair of any of the four forms in which preferences circulate.
+def reward(row: Row) -> tuple[Preference, ...]:
+    """The pairs of any of the four forms in which preferences circulate.
 
     - reward model: `question, response_chosen, response_rejected`, with optional `system` and `history`
     - TRL: `prompt, chosen, rejected`, texts or lists of turns that repeat the prompt
     - LLaMA-Factory: `conversations, chosen, rejected`, replies as texts or as one turn
-    - ranked: `instruction, input, output`, the output a list of replies from best to worst: the first and the last
+    - ranked: `instruction, input, output`, the output a list of replies from best to worst: a pair for each two
+      neighbours, so that no reply counts more than twice and small differences are learnt as well as large ones
 
-    >>> reward({"instruction": "失眠", "input": "", "output": ["规律作息。", "少想点。", "不知道。"]}).rejected
-    '不知道。'
+    >>> ranked = {"instruction": "失眠", "input": "", "output": ["规律作息。", "少想点。", "不知道。"]}
+    >>> [(pair.chosen, pair.rejected) for pair in reward(ranked)]
+    [('规律作息。', '少想点。'), ('少想点。', '不知道。')]
     """
     if {"question", "response_chosen", "response_rejected"} <= row.keys():
         said = [*_system(row), *_history(row), ("user", need(row, "question"))]
-        return Preference(_prompt(said), _answer(row, "response_chosen"), _answer(row, "response_rejected"))
+        return (Preference(_prompt(said), _answer(row, "response_chosen"), _answer(row, "response_rejected")),)
     if {"chosen", "rejected"} <= row.keys() and (said := _before(row)):
-        return Preference(_prompt(said), _reply(row, "chosen"), _reply(row, "rejected"))
+        return (Preference(_prompt(said), _reply(row, "chosen"), _reply(row, "rejected")),)
     if "instruction" in row and isinstance(row.get("output"), list):
-        replies = [str(reply or "").strip() for reply in row["output"]]
-        if len(replies) < 2 or not replies[0] or not replies[-1]:
-            raise RowError("no-answer", f"found {len(replies)} replies, of which {sum(map(bool, replies))} hold text")
-        return Preference(_prompt(_asked(row)), replies[0], replies[-1])
+        replies = [text for reply in row["output"] if (text := str(reply or "").strip())]
+        if len(replies) < 2:
+            raise RowError("no-answer", f"found {len(row['output'])} replies, of which {len(replies)} hold text")
+        prompt = _prompt(_asked(row))
+        return tuple(Preference(prompt, better, worse) for better, worse in pairwise(replies))
     raise unknown_columns(
         row,
         "question, response_chosen, response_rejected; prompt or conversations, chosen, rejected; "

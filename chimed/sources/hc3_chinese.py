@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import is_url, unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source, conversation, need
 
 _ANSWERS = ("human_answers", "chatgpt_answers")
@@ -42,4 +43,5 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(hub("Hello-SimpleAI/HC3-Chinese", "main", "all.jsonl")),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from chimed.records import Body
 from chimed.sources import disease_kg
 from chimed.sources.forms import triple
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source
 
 _RELATIONS = {
@@ -50,4 +51,8 @@ SOURCE = Source(
     parse=parse,
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
+    origin=Origin(
+        where="Nobody publishes the triples themselves: QASystemOnMedicalGraph has the same graph as a table of "
+        "diseases, which `chimed fetch disease-kg` gets; build triples of your own with its build_graph.py",
+    ),
 )

@@ -5,12 +5,20 @@ different depths: the questions are phrasings of one question. The answers of th
 pages that are gone. The test set has `instruction` and `output` lists; the Lite edition plain columns.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import is_url, unknown_columns
+from chimed.sources.origins import Origin, github, hub
 from chimed.sources.spec import Row, Source, conversation, first
+
+# The heading of a part of an answer that is not there.
+_EMPTY_PART = re.compile(
+    r"(?:病情|问题|病例)分析[:：]\s*(?=(?:意见|指导)(?:意见|建议)[:：])"
+    r"|\s*(?:(?:病情|问题|病例)分析|(?:意见|指导|健康)(?:意见|建议|指导))[:：]\s*$"
+)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -46,9 +54,12 @@ def parse(row: Row) -> Iterable[Body]:
     if not answer:
         raise RowError("answer-is-url", answers[0][:80])
     more = first(row, "input")
+    answer = _EMPTY_PART.sub("", answer)
     turns = conversation((("user", f"{question}\n{more}" if more else question), ("assistant", answer)))
     return (Dialogue(turns, first(row, "label")),)
 
+
+_PARTS = ("train_datasets.jsonl", "validation_datasets.jsonl", "test_datasets.jsonl")
 
 SOURCE = Source(
     name="huatuo26m",
@@ -60,4 +71,27 @@ SOURCE = Source(
     shapes=("dialogue",),
     stages=("cpt", "sft"),
     max_rejects=0.97,  # the consultation part, if present, is most of the rows and has addresses for answers
+    origin=Origin(
+        (
+            *hub(
+                "FreedomIntelligence/huatuo_encyclopedia_qa",
+                "ad084bece670ddbecf32707cbbe3362824d3bed8",
+                *_PARTS,
+                folder="encyclopedia/",
+            ),
+            *hub(
+                "FreedomIntelligence/huatuo_knowledge_graph_qa",
+                "b01fb013d5595abe18c97408dd2fc939e4f7ea3f",
+                *_PARTS,
+                folder="knowledge_graph/",
+            ),
+            *hub("FreedomIntelligence/Huatuo26M-Lite", "main", "format_data.jsonl", folder="lite/"),
+            *github(
+                "SupritYoung/Zhongjing",
+                "92bdb5439df1d148cbda9be42950e99b4cd09a3b",
+                "data/huatuo26M_test.json",
+                sha256="b023079b97ab6f87e3fed018150ec8728dde12ea80117c91139356f15b47835a",
+            ),
+        ),
+    ),
 )

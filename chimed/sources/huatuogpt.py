@@ -2,8 +2,8 @@
 
 Zhang et al. 2023, arXiv 2305.15075, and Chen et al. 2023, arXiv 2311.09774. Evaluation has two forms: single questions
 `query, model_input, model_output`, and consultations that also hold the patient's record (`Description`), what was
-really said (`Real Dialogue`, lines 医生： and 病人：) and [question, reply] pairs under `model_output`. Fine-tuning
-data is `data`, a list of texts that begin with 问： and 答：, or `conversations`.
+really said on haodf.com (`Real Dialogue`, lines 医生： and 病人：) and [question, reply] pairs under `model_output`.
+Fine-tuning data is `data`, a list of texts that begin with 问： and 答：, or `conversations`.
 """
 
 import re
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import sharegpt, unknown_columns
+from chimed.sources.meddialog import form
+from chimed.sources.origins import Origin, github, hub
 from chimed.sources.spec import Row, Source, conversation, first, need
 
 _SPEAKER = re.compile(r"^(医生|病人|患者)[:：][ \t]*\n?", re.MULTILINE)
@@ -48,8 +50,8 @@ def _consultation(row: Row) -> Iterable[Body]:
         raise RowError("pairs-not-lists", f"found {str(pairs)[:60]}")
     asked = [(role, str(text or "")) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
     _, *lines = _SPEAKER.split(first(row, "Real Dialogue"))
-    held = [("user", first(row, "Description"))]
-    held += [(_ROLES[who], text) for who, text in zip(lines[::2], lines[1::2], strict=True)]
+    held = [("user", form(first(row, "Description")))]
+    held += [(_ROLES[who], form(text)) for who, text in zip(lines[::2], lines[1::2], strict=True)]
     told = [turns for turns in (asked, held) if any(role == "assistant" and text.strip() for role, text in turns)]
     if not told:
         raise RowError("no-answer")
@@ -65,4 +67,24 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(
+        (
+            *hub(
+                "FreedomIntelligence/HuatuoGPT-sft-data-v1",
+                "main",
+                "HuatuoGPT_sft_data_v1.jsonl",
+            ),
+            *hub(
+                "FreedomIntelligence/HuatuoGPT2-SFT-GPT4-140K",
+                "4077ffaeb123e49b8b8a0283f42957a5570a52ce",
+                "HuatuoGPT2-GPT4-SFT-140K.json",
+            ),
+            *github(
+                "FreedomIntelligence/HuatuoGPT", "827c44abf4b0f984af0e4672633df09c710e63bb", "eval/KUAKE-QIC_100.json"
+            ),
+            *github(
+                "FreedomIntelligence/HuatuoGPT", "1412a5d250f411b5739576fda6e3683ba99ebcd1", "eval/Med-dialog_100.json"
+            ),
+        ),
+    ),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import alpaca, unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source, conversation
 
 
@@ -42,4 +43,5 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(hub("Chinese-Vicuna/instruct_chat_50k.jsonl", "main", "instruct_chat_50k.jsonl")),
 )

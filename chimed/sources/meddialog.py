@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import Said, is_url, unknown_columns
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source, conversation, first
 
 _SPEAKERS = {"病人": "patient", "患者": "patient", "医生": "doctor", "0": "patient", "1": "doctor"}
@@ -26,7 +27,7 @@ _PLATFORM = re.compile(
     r"|医生(?:使用隐私电话功能与患者通话|给患者打电话患者未接听)[:：]?"
     r"|(?<!.)生给患者打电话患者未接听[:：]?"
     r"|医生已经通过语音回答了您的问题，请及时收听。[:：\s]*"
-    r"|医生给您发来一个提醒[:：]"
+    r"|医生给您发来一个提醒[:：]?"
     r"|(?:请?尽快填表，我需要了解你的情况[:：]\s*)+《[^》]*》[:：]?"
     r"|(?:您好！ ?我现在正忙，会尽快答复您的问题，请等候！)?还有一些细节需要问你 ?你只要注意回答就可以啦！"
     r"(?:或你注意接听010开头的电话。好大夫在线电话）)?"
@@ -36,9 +37,13 @@ _PLATFORM = re.compile(
     r"|(?:病历图片|资料照片|附件)?(?:资料)?(?:[（(]\d+[）)][:：])?\s*(?:病历资料)?(?:隐私内容[，,])?仅(?:主诊)?医生[及和]患者本人可见"
     r"|(?:开药需求|真情寄语)[:：]?\s*(?!.)|(?<!.)有新资料上传\s*(?!.)"
     r"|详细请参见问诊记录。?"
+    r"|《[^《》\n]{4,60}》[:：][ \t]*(?=《|\n|$)"  # an article that the doctor sent
+    r"|(?:当然了，)?如果(?:对我的回答感到满意|[你您]觉得我有帮助到[你您])，(?:请|希望您)给(?:[予与]|我一个)好评[！，]?(?:与暖心推荐[！，]?)?(?:谢谢[！。]?)?"
+    r"|麻烦打?个?好评下?(?:，谢谢)?"
+    r"|（医生留言）[你您]好，很高兴成为[你您]的私人医生，通过这里可以长期联系到我。"
 )
 _SCALE = re.compile(r"我已完成了\S{2,8}医生下发的(《[^》]*》)[:：]?\s*(得分[:：]\d+分)?")
-_WRITTEN = re.compile(r"（\d{4}-\d\d-\d\d(?:填写|测量)）")
+_WRITTEN = re.compile(r"[（(]\d{4}-\d\d-\d\d(?:填写|测量)[）)]")
 # A prescription that upstream glued to the turn before it; further drugs became turns of the patient.
 _PRESCRIPTION = re.compile(r"(?:疾病诊断|药品)[:：]")
 _DRUG = re.compile(r"[^，。？！、\s]{1,20}(?:片|胶囊|颗粒|丸|液|散|剂|膏|粉|糖浆|栓|贴)(?:（[^）]{1,20}）)?")
@@ -208,24 +213,25 @@ def form(text: str) -> str:
         else:
             fields[-1][1].append(line)
     values = [
-        (name, "\n".join(filter(None, lines)).removeprefix(f"{name}：").lstrip("。，"))
+        (name, "\n".join(filter(None, lines)).removeprefix(f"{name}：").lstrip("。，：:"))
         for name, lines in fields
         if name
     ]
     values.sort(key=lambda field: field[0] == _WISH)  # what is said next goes on from there
+    advice = {text for name, text in values if name == "建议"}
     kept = [
         text if name == _FREE else f"{name}：{text}"
         for name, text in values
-        if text and (text not in _NOTHING or name in _ANSWERED)
+        if text and (text not in _NOTHING or name in _ANSWERED) and not (name == "初步印象" and text in advice)
     ]
     return "\n".join(dict.fromkeys(kept))
 
 
 def _plain(text: str) -> str:
-    """A text without what the platform wrote into it; of a questionnaire its score stays."""
+    """A text without what the platform wrote into it and lines of marks alone; of a questionnaire its score stays."""
     text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", _WRITTEN.sub("", text))
     lines = (line.strip() for line in _PLATFORM.sub("", text).split("\n"))
-    return "\n".join(line for line in lines if line.strip("，。：:、 "))
+    return "\n".join(line for line in lines if re.search(r"[\w+]", line))
 
 
 def _department(faculty: list[str]) -> str:
@@ -257,4 +263,8 @@ SOURCE = Source(
     stages=("cpt", "sft"),
     text="blocks",
     opens=r"id=\d+",
+    origin=Origin(
+        where="Download the Chinese part of MedDialog by hand from the folder that the README of "
+        "https://github.com/UCSD-AI4H/Medical-Dialogue-System links to; its zip files may stay packed",
+    ),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from chimed.records import Body, Passage
 from chimed.sources.forms import alpaca, reward, sharegpt, unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.sections import sections
 from chimed.sources.spec import Row, Source, first, need
 
@@ -23,7 +24,7 @@ def parse(row: Row) -> Iterable[Body]:
     if "text" in row:
         return _passages(row)
     if {"response_chosen", "chosen"} & row.keys():
-        return (reward(row),)
+        return reward(row)
     if "conversations" in row:
         return (sharegpt(row),)
     if "instruction" in row:
@@ -48,4 +49,20 @@ SOURCE = Source(
     shapes=("passage", "dialogue", "preference"),
     stages=("cpt", "sft", "dpo", "rag"),
     text="file",
+    origin=Origin(
+        hub(
+            "shibing624/medical",
+            "main",
+            "pretrain/train_encyclopedia.json",
+            "pretrain/valid_encyclopedia.json",
+            "pretrain/test_encyclopedia.json",
+            "pretrain/medical_book_zh.json",
+            "finetune/train_zh_0.json",
+            "finetune/valid_zh_0.json",
+            "finetune/test_zh_0.json",
+            "reward/train.json",
+            "reward/valid.json",
+            "reward/test.json",
+        ),
+    ),
 )

@@ -5,13 +5,16 @@ Face has the same columns and counts from 0: a row of it cannot be told from a r
 0, so such rows are rejected and the build stops. The training split stays unread, for this corpus is Chinese.
 """
 
+import re
 from collections.abc import Iterable
 
 from chimed.errors import RowError
 from chimed.records import Body, Exam
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source, first, need
 
+_WRAP = re.compile(r"(?<=[a-z,])[ \t]*\r?\n[ \t]*(?=[a-z])")  # where the line of a printed page ended
 _OPTIONS = ("opa", "opb", "opc", "opd")
 
 
@@ -24,7 +27,7 @@ def parse(row: Row) -> Iterable[Body]:
     """
     if not row.keys() >= {"question", *_OPTIONS}:
         raise unknown_columns(row, "question, opa, opb, opc, opd, cop, exp, subject_name")
-    question = need(row, "question")
+    question = _WRAP.sub(" ", need(row, "question"))
     number = first(row, "cop")
     if number in {"", "-1"}:
         raise RowError("no-answer", question[:80], held=question)
@@ -52,4 +55,8 @@ SOURCE = Source(
     parse=parse,
     shapes=("exam",),
     stages=("eval",),
+    origin=Origin(
+        where="Download the release by hand from the Google Drive link in the README of "
+        "https://github.com/medmcqa/medmcqa and unpack dev.json; the copy on Hugging Face counts its answers otherwise",
+    ),
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from chimed.errors import RowError
 from chimed.records import Body, Exam
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.sections import sections
 from chimed.sources.spec import Row, Source, first, letters, need, split_options
 
@@ -64,4 +65,5 @@ SOURCE = Source(
     shapes=("passage", "exam"),
     stages=("cpt", "sft", "dpo", "rag"),
     text="file",
+    origin=Origin(hub("bigbio/med_qa", "ddef95d268cdad413693d634279a9a679d468469", "data_clean.zip")),
 )

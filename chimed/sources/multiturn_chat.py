@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source, conversation, first, need
 
 _LABEL = re.compile(r"^[ \t]*(Human|Assistant)[ \t]*[:：]", re.MULTILINE)
@@ -51,4 +52,5 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(hub("BelleGroup/multiturn_chat_0.8M", "main", "multiturn_chat_0.8M.json")),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source, conversation, first, need
 
 
@@ -36,4 +37,8 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(
+        where="Sign up at Tianchi (https://tianchi.aliyun.com/competition/entrance/532084) and download the task files "
+        "by hand: https://github.com/michael-wzhu/PromptCBLUE has only toy examples",
+    ),
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body
 from chimed.sources import xywy_kg
+from chimed.sources.origins import Origin
 from chimed.sources.relations import fact
 from chimed.sources.spec import Row, Source, first
 
@@ -46,4 +47,8 @@ SOURCE = Source(
     parse=parse,
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
+    origin=Origin(
+        where="The whole graph is what `chimed fetch xywy-kg` gets; here belong other files in its form, such as those "
+        "of repositories derived from https://github.com/liuhuanyong/QASystemOnMedicalKG",
+    ),
 )

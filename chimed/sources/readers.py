@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import IO, Literal
 
@@ -25,15 +26,17 @@ from chimed.sources.archives import (
     find,
     fingerprint,
     is_workbook,
+    looked_up,
     opened,
     refusal,
     stamp,
 )
 from chimed.sources.encodings import LIMIT, blocks, decoded, find_out, undecodable, utf8
+from chimed.sources.lookups import Table, joined
 from chimed.sources.spec import Source
 from chimed.sources.tables import Numbered, arrow_rows, csv_rows, looks_like_csv, xlsx_rows
 
-__all__ = ["Fingerprint", "RawFile", "Slice", "Unread", "find", "fingerprint", "form", "rows", "slices"]
+__all__ = ["Fingerprint", "RawFile", "Slice", "Unread", "find", "fingerprint", "form", "looked_up", "rows", "slices"]
 
 Form = Literal["parquet", "arrow", "arrow-stream", "xlsx", "json", "json-lines", "csv", "text", "foreign", "empty"]
 _TABLES = {".csv", ".tsv", ".tab", ".xlsx", ".xls", ".parquet", ".feather", ".arrow"}
@@ -171,9 +174,30 @@ def rows(source: Source, part: Slice) -> Numbered:
 
     Numbers are those of data rows in csv and spreadsheets (the header does not count), of lines in JSON lines and
     plain text, of elements or members in other JSON, of paragraphs, and 1 for a whole file. They do not depend on how
-    the file was sliced. A file without any row gives one reject, `empty-file`. Raises `SourceError` when the file is
-    missing, not readable, or changes while it is read.
+    the file was sliced. A file without any row gives one reject, `empty-file`. Rows come joined with what the lookups
+    of the source say of them. Raises `SourceError` when a file is missing, not readable, or changes while it is read.
     """
+    found = _rows(source, part)
+    file = part.file
+    if not file.joins:
+        return found
+    return joined(source, file, found, lambda place: _table(source, place, file.joins[place] or (), _stamps(file)))
+
+
+def _stamps(file: RawFile) -> tuple[tuple[int, int], ...]:
+    return tuple(stamp(one) for one in looked_up([file]))
+
+
+@lru_cache(maxsize=4)
+def _table(source: Source, place: int, files: tuple[RawFile, ...], _stamps: tuple[tuple[int, int], ...]) -> Table:
+    """What a lookup's files say. Kept: all the parts that a process reads look into the same few files."""
+    table = Table(source.lookups[place])
+    for file in files:
+        table.add(file.name, _rows(source, Slice(file)))
+    return table
+
+
+def _rows(source: Source, part: Slice) -> Numbered:
     file = part.file
     before = stamp(file)
     number = part.first_row

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from chimed.records import Body
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin, hub
 from chimed.sources.spec import Row, Source, dialogue
 
 _pair = dialogue(question="prompt", answer="response")
@@ -32,4 +33,12 @@ SOURCE = Source(
     parse=parse,
     shapes=("dialogue",),
     stages=("sft",),
+    origin=Origin(
+        hub(
+            "thu-coai/Safety-Prompts",
+            "559ab9f24ce4621e3f839ef05e1075b6c4f125ee",
+            "typical_safety_scenarios.json",
+            "instruction_attack_scenarios.json",
+        ),
+    ),
 )

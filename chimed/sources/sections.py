@@ -7,6 +7,7 @@ headings (第一章, 第二节, 一、, 【病因】, （一）, or a short line
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chimed.records import Passage
@@ -27,7 +28,12 @@ _UNNUMBERED = 3.5
 _GUIDE = re.compile(r"[^，。；：]{2,30}(?:诊疗(?:规范|指南|方案)|防治指南|技术规范)(?:[（(][^（）]{2,12}[）)]){0,2}")
 _CHAPTER_NUMBER = re.compile(r"\d{1,3}[.．、] ?(?=\D)")
 _DROPPED = re.compile(r"参考文献|名单|编写(?:专家|委员|人员)|执笔|起草|目 ?录$|知情同意书|登记表|记录[表单]")
-_SENTENCE = re.compile(r"(?<=[。！？])")
+_SENTENCE = re.compile(r"(?<=[。！？])(?![”’）)])")
+_NAMES = re.compile(r"(?:(?:副?组长|成员|专家组?|秘书|顾问|审稿|主审|编写组)[:：]).{2,}")  # who wrote it
+_CITATION = re.compile(r"\[\d{1,3}(?:[-–~,，、 ]{1,2}\d{1,3})*\]")  # what a line break had parted
+_THOUSANDS = re.compile(r"(?<![\dA-Za-z.,])(\d{1,3}) (?=\d{3}(?: \d{3})*(?![\d.]))")
+_YEAR = re.compile(r"[（(]?(\d{4}年版)[）)]?")
+_AGAIN = re.compile(r"([\u4e00-\u9fff]{2}).*\1")  # cells of a table's head: 监测对象监测项目监测周期
 
 
 @dataclass(slots=True)
@@ -58,7 +64,13 @@ def level_of(line: str, following: str = "") -> float | None:
         return 0
     if number or len(line) > 16 or not _TITLE.fullmatch(line):
         return None
-    return _UNNUMBERED
+    return None if _cells(line) else _UNNUMBERED
+
+
+def _cells(line: str) -> bool:
+    """Whether a line is the head of a table, its cells run together."""
+    short = len(line) <= 16 and _TITLE.fullmatch(line) is not None
+    return short and _AGAIN.search(line) is not None and not any(c in line for c in "与和及或、")
 
 
 _TITLE = re.compile(r"[\u4e00-\u9fff][\u4e00-\u9fffA-Za-z0-9\- （）/]{1,15}")
@@ -74,7 +86,9 @@ def sections(text: str, title: str = "") -> tuple[Passage, ...]:
     >>> [p.text for p in sections(text, "某病诊疗方案")]
     ['一、病原学\\n本病由病毒引起，这种病毒对热和紫外线都敏感。\\n二、传播途径\\n经飞沫传播。']
     """
-    found = [section for section in _cut(paragraphs(text), title) if section.lines]
+    lines = (_THOUSANDS.sub(r"\1", _CITATION.sub("", line)) for line in paragraphs(text))
+    kept = [line for line in lines if not _NAMES.fullmatch(line)]
+    found = [section for section in _cut(kept, title) if section.lines]
     return tuple(
         Passage(part, " · ".join(section.path))
         for section in _merged(found)
@@ -98,6 +112,8 @@ def _cut(lines: list[str], title: str) -> list[_Section]:
         level = level_of(line, following)
         if "。" not in line and line.count("医院") + line.count("大学") > 2:  # names and where they work
             continue
+        if _cells(line):
+            continue
         if level is None or (level == _SUB and dropping is None) or (level == 0 and above.get(0) == line in again):
             if dropping is None:
                 cut[-1].lines.append(line)
@@ -117,7 +133,7 @@ def _cut(lines: list[str], title: str) -> list[_Section]:
 
 
 def _bare(heading: str) -> str:
-    return heading.replace(" ", "")
+    return _YEAR.sub(r"\1", heading.replace(" ", ""))
 
 
 def _name(heading: str) -> str:
@@ -132,34 +148,58 @@ def _name(heading: str) -> str:
 
 
 def _merged(found: list[_Section]) -> list[_Section]:
-    """Sections of a size: a short one takes in the next under the same document."""
+    """Sections of a size: a short one takes in the next of its chapter, or goes with the one before."""
     merged: list[_Section] = []
     for section in found:
         last = merged[-1] if merged else None
-        if last and last.size < SHORT and last.path[:1] == section.path[:1]:
+        if last and last.size < SHORT and _chapter(last) == _chapter(section):
             last.lines += section.lines
             common = 0
             while common < min(len(last.path), len(section.path)) and last.path[common] == section.path[common]:
                 common += 1
             last.path = last.path[:common] or last.path[:1]
         else:
+            _settle(merged)
             merged.append(section)
-    if len(merged) > 1 and merged[-1].size < SHORT and merged[-1].path[:1] == merged[-2].path[:1]:
-        merged[-2].lines += merged.pop().lines
+    _settle(merged)
     return merged
+
+
+def _chapter(section: _Section) -> tuple[str, ...]:
+    """The document and, where it has chapters with headings below them, the chapter: texts of two are never joined."""
+    return section.path[:2] if len(section.path) > 2 else section.path[:1]
+
+
+def _settle(merged: list[_Section]) -> None:
+    """Put a short section that is last of its chapter to the one before; a heading of nothing goes."""
+    if not merged or merged[-1].size >= SHORT:
+        return
+    if all(level_of(line) is not None for line in merged[-1].lines):
+        merged.pop()
+    elif len(merged) > 1 and _chapter(merged[-1]) == _chapter(merged[-2]):
+        merged[-2].lines += merged.pop().lines
 
 
 def _parts(lines: list[str]) -> list[str]:
     """The text of a section, cut where it is too long: before a sub-heading once half full, else between paragraphs."""
-    if sum(map(len, lines)) <= LONG:
-        return ["\n".join(lines)]
-    parts: list[list[str]] = [[]]
-    size = 0
+    return parted(lines, LONG, lambda line: level_of(line) == _SUB)
+
+
+def parted(lines: list[str], most: int, begins: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """Texts of at most `most` characters: lines joined, and cut between lines, or between sentences of a longer line.
+
+    begins: which lines open a new text when the one before is half full.
+
+    >>> parted(["休息。多饮水。", "复诊。"], 5)
+    ['休息。', '多饮水。', '复诊。']
+    """
+    if sum(map(len, lines)) <= most:
+        return ["\n".join(lines)] if lines else []
+    parts = [""]
     for line in lines:
-        for piece in _SENTENCE.split(line) if len(line) > LONG else (line,):
-            if size + len(piece) > LONG or (size > LONG // 2 and level_of(piece) == _SUB):
-                parts.append([])
-                size = 0
-            parts[-1].append(piece)
-            size += len(piece)
-    return ["\n".join(part) for part in parts if part]
+        for place, piece in enumerate(_SENTENCE.split(line) if len(line) > most else (line,)):
+            size = len(parts[-1])
+            if size and (size + len(piece) > most or (size > most // 2 and begins(piece))):
+                parts.append("")
+            parts[-1] += ("\n" if parts[-1] and not place else "") + piece
+    return [part for part in parts if part]

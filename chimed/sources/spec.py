@@ -13,11 +13,12 @@ in it, or raises `RowError` with a reason slug. Readers (`chimed.sources.readers
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue, Exam, Passage, Preference, Role, Split, Turn
+from chimed.sources.origins import Origin
 
 Row = dict[str, Any]
 Parse = Callable[[Row], Iterable[Body]]
@@ -26,6 +27,26 @@ STAGES: tuple[Stage, ...] = ("cpt", "sft", "dpo", "eval", "rag")
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """Files that say more about the rows of other files: they give no rows, but join those by a key that both have.
+
+    files: globs, as those of `Source.files`; a file that matches one is looked up and not read for rows.
+    into: globs of the files whose rows are joined. A row without the column `key` is left as it is; one whose key does
+        not stand in the looked-up files, or for which there are none, is rejected as `not-joined`.
+    columns: column of the looked-up file -> name under which the row gets its value, where it has nothing there itself.
+    split: the split of the rows whose key stands in these files: of several, test before validation before train.
+    held: column of a row whose text must not train where its evaluation item cannot be joined, as `RowError.held`.
+    """
+
+    files: tuple[str, ...]
+    into: tuple[str, ...]
+    key: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    split: Split | None = None
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """One upstream data set.
 
@@ -34,9 +55,11 @@ class Source:
     text: how files that are plain text are cut into rows; tables and JSON are recognised by content, not extension.
     named: whether rows of tables carry the name of their file under "#file", for what only the name tells.
     opens: for text="blocks", the pattern that the first line of every block matches as a whole.
+    lookups: what other files say about the rows of these: questions, keys or splits that upstream keeps apart.
     encoding: "auto" finds it out (UTF-8 with or without BOM, UTF-16, GB18030); name one only where that fails.
     max_rejects: share of rows that may be rejected before the build stops with examples.
     stages: where its rows may go by default; eval is decided by split alone.
+    origin: where its files are published, for `chimed fetch`.
     """
 
     name: str
@@ -50,8 +73,10 @@ class Source:
     text: Literal["lines", "paragraphs", "blocks", "file"] = "lines"
     opens: str = ""
     named: bool = False
+    lookups: tuple[Lookup, ...] = ()
     encoding: str = "auto"
     max_rejects: float = 0.2
+    origin: Origin = field(default_factory=Origin)
 
 
 def first(row: Row, *names: str) -> str:

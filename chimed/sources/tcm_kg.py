@@ -1,7 +1,8 @@
 """Knowledge graphs of traditional Chinese medicine: 266 prescriptions in 742 variants, and 131 herbs.
 
 A list of edges `node_1, relation, node_2`, a node "type<TAB>name". Variants of a prescription are numbered (鳖甲汤_2)
-and stay apart, because each has its own herbs. The dose of a herb is an edge of the herb, not of the prescription it
+and stay apart, because each has its own herbs; since only upstream counts so, they are of a type of their own, which
+is told of but never asked about. The dose of a herb is an edge of the herb, not of the prescription it
 belongs to, and says nothing by itself; edges that only sort nodes or number variants are no facts either.
 """
 
@@ -11,7 +12,8 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body
 from chimed.sources.forms import unknown_columns
-from chimed.sources.relations import fact
+from chimed.sources.origins import Origin, github
+from chimed.sources.relations import VARIANT, fact
 from chimed.sources.spec import Row, Source
 
 # (upstream's relation, type of its head) -> (our relation, type of the head)
@@ -32,6 +34,13 @@ _UPSTREAM = {
 _NO_FACT = {"include", "prescription type"}
 _VARIANT = re.compile(r"_(\d+)$")
 _AMOUNT = re.compile(r".*\d+ *(?:两|钱|克|g|分|～).*")
+# What stands at a herb in a recipe and is no part of its name.
+_RECIPE = re.compile(r"^[加用]|(各?等[分份]|减半|少许|适量|各?半|不[拘以计]多少|全个|如手大|者|[长广]?\d.*)$")
+# What recipes say that is no herb, and what herbs are said to be that is no use of them.
+_NO_TAIL = {
+    "组成": re.compile(r".*[研备除淹裹拌煨锉焙闰].*|.+味用.+|不.*|切碎|煎膏"),
+    "功效": re.compile(r"[肉根叶茎花果皮]|全草|外用|内服"),
+}
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -56,13 +65,22 @@ def parse(row: Row) -> Iterable[Body]:
     if any(lost in head + tail for lost in "?<\ufffd"):
         raise RowError("lost-character", f"found {head} {upstream} {tail}")
     relation, head_type = _UPSTREAM[upstream, kind]
+    if relation == "组成":
+        tail = _RECIPE.sub("", tail) if len(tail) > 2 else tail
+    if relation == "功效" and tail.startswith("主治"):
+        relation = "主治"
+    if relation == "组成" and tail in set("虫皮子庵足"):  # what is left of a name
+        raise RowError("lost-character", f"found {head} {upstream} {tail}")
+    if not tail or (relation in _NO_TAIL and _NO_TAIL[relation].fullmatch(tail)):
+        raise RowError("no-tail", f"found {head} {upstream} {tail!r}")
     if relation.endswith("主治"):
         tail = tail.removeprefix("主治").removeprefix("主") if len(tail) > 2 else tail
         if _AMOUNT.fullmatch(tail):
             raise RowError("no-tail", f"found the amount {tail}")
     if relation == "出处":
         tail = f"《{tail.strip('《》')}》"
-    return (fact(_VARIANT.sub(r"（方\1）", head), relation, tail, head_type),)
+    variant = _VARIANT.search(head)
+    return (fact(_VARIANT.sub(r"（方\1）", head), relation, tail, VARIANT if variant else head_type),)
 
 
 SOURCE = Source(
@@ -75,4 +93,19 @@ SOURCE = Source(
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
     max_rejects=0.5,  # doses and edges that only sort nodes
+    origin=Origin(
+        (
+            *github(
+                "fengxi177/Knowlegde_Graph_TCM",
+                "725ae781436450288316b28321b5c515cbaa43f3",
+                "fangji/data_fangji/relations_fangji.json",
+                sha256="664d7197518d03ef6a8af299f1666925bf63f257f92665762a059bf918b36116",
+            ),
+            *github(
+                "fengxi177/Knowlegde_Graph_TCM",
+                "d6e92567d4112d2a01290801580c684c41c2a965",
+                "zhongyao/data_zhongyao/relations_zhongyao.json",
+            ),
+        ),
+    ),
 )

@@ -2,7 +2,9 @@
 
 He et al. 2019, BMC Medical Informatics and Decision Making 19(2):52. A line holds department, label (1 adopted, 0 not),
 question id, question and answer, parted by tabs; descriptions of the format also have id and department the other way
-round. An evaluation set of 150 questions without answers circulates as JSON lines, `type, question, reference_answer`.
+round. The four were sampled to train rankers ("1 positive and 4 negative answers", upstream's README): answers to other
+questions rank nothing among those to this one, so no preference pair is made of them. An evaluation set of 150
+questions without answers circulates as JSON lines, `type, question, reference_answer`.
 """
 
 import re
@@ -11,6 +13,7 @@ from collections.abc import Iterable
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import unknown_columns
+from chimed.sources.origins import Origin, github
 from chimed.sources.spec import Row, Source, conversation, first, need
 
 _EXPECTED = "department, label, question id, question and answer, parted by tabs"
@@ -66,4 +69,10 @@ SOURCE = Source(
     stages=("cpt", "sft"),
     text="lines",
     max_rejects=1.0,  # four answers of five were not adopted, and the set of 150 questions has no answers at all
+    origin=Origin(
+        (
+            *github("hejunqing/webMedQA", "692f39ca1617872363734d6006c35aa1aaccaf74", "train.zip"),
+            *github("hejunqing/webMedQA", "master", "valid.zip", "test.zip"),
+        )
+    ),
 )

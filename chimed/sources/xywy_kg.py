@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from chimed.errors import RowError
 from chimed.records import Body
-from chimed.sources.relations import fact
+from chimed.sources.origins import Origin, github
+from chimed.sources.relations import fact, is_appliance, treatments
 from chimed.sources.spec import Row, Source
 
 # (section, field, relation); section "" is the row itself.
@@ -81,6 +82,26 @@ _PARTS = re.compile(
 )
 _SECOND = re.compile(r"(?m)^\s*(?:[(（]二[)）]|二、|2[.、．])")
 _ONE_TEXT = {"症状描述"}  # a list of paragraphs that are one text
+_TOLD = {"概述", "病因", "症状描述", "预防"}  # texts in sentences; upstream lost the end of some at a rare character
+_SHORTEST = 8  # characters of such a text that say anything
+_DIETS, _DIET = {"宜吃原则", "忌吃原则"}, 80  # characters from which the end of a text on diet may be cut off
+_STOPS = "。！？；!?;.…)）”》】"
+# A last line without a full stop after one that has it, and the heading between them.
+_LOOSE = re.compile(r"(?<=[。；;])(?:\n[^\n。；]{1,8})?\n[^\n。！？；，!?;,]+(?<!等)$")
+_PAUSE = re.compile(r"[。！？；，!?;,](?=[^。！？；，!?;,]*$)")
+_BEGUN = re.compile(
+    r"(?:^|(?<=[。；！？\n]))\s*[(（①-⑳]?\d{0,2}[)）.．、]?[^，。；！？]{0,4}$|[，；]?(?:例如|比如|其中|以及|如|或|及)$"
+)
+_GARBLED = re.compile("[\u00a1-\u00ff]{6}")  # Chinese that was read in a Western encoding
+# A section that says that there is nothing to say, with its heading.
+_BLANK = re.compile(r"\n[^\n。；]{0,14}\n(?:目前)?(?:暂|尚)?(?:无|没有)(?:相关|可靠)?(?:资料|数据)[。.]?(?=\n|$)")
+# Lines that upstream broke: within a foreign name, and in overviews, which have no headings, in any sentence.
+_BROKEN_NAME = re.compile(r"(?<=[A-Za-z,])[ \t]*\n[ \t]*(?=[a-z])")
+_BROKEN = re.compile(
+    r"(?<=[^\s。！？；：:;!?…”）)】》])[ \t]*\n[ \t]*(?=[\u4e00-\u9fffA-Za-z(（])"
+    r"(?![一二三四五六七八九十]{1,2}[、.．]|[(（][一二三四五六七八九十\d])"
+)
+_ESCAPED = re.compile(r"\\+(?=[\"'])")
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -96,40 +117,75 @@ def parse(row: Row) -> Iterable[Body]:
     head = str(about.get("name") or "").strip()
     if not head:
         raise RowError("no-name")
+    if head.endswith("测试"):
+        raise RowError("test-entry", f"found {head}, which the editors of the page made to try it")
     facts = tuple(
         fact(head, relation, tail)
         for section, field, relation in (_SECTIONS if sections else _FLAT)
-        for tail in _tails(row, section, field, relation)
+        for tail in _tails(row, section, field, relation, head)
     )
     if not facts:
         raise RowError("no-facts", f"{head} has nothing but its name")
     return facts
 
 
-def _tails(row: Row, section: str, field: str, relation: str) -> Iterator[str]:
+def _tails(row: Row, section: str, field: str, relation: str, head: str) -> Iterator[str]:
     holder = row.get(section) if section else row
     value = holder.get(field) if isinstance(holder, dict) else None  # whole sections can be ""
     if isinstance(value, list):
         items = [str(item).strip() for item in value]
-        values = ["\n".join(filter(None, items))] if relation in _ONE_TEXT else list(dict.fromkeys(items))
+        values = ["\n".join(filter(None, items))] if relation in _ONE_TEXT else items
     else:
         values = [str(value or "").strip()]
     if relation in _HEADED:
-        values = [_headless(text, relation) for text in values]
-    for tail in values:
+        values = [_headless(text, relation, head) for text in values]
+    if relation in _TOLD or relation == "护理":
+        values = [_joined(text, relation) for text in values]
+    if relation in _TOLD or relation in _DIETS:
+        values = [_whole(text, relation) for text in values]
+    if relation == "治疗方法":
+        values = [name for text in values for name in treatments(text)]
+    for tail in dict.fromkeys(_ESCAPED.sub("", text) for text in values):
         too_short = len(tail) < 2 and (relation == "症状" or not tail.isalnum())
-        if not too_short and tail not in _NOTHING and not tail.endswith(("...", "…")):
+        nothing = too_short or tail in _NOTHING or (relation in _HEADED and tail.removeprefix(head) in _NOTHING)
+        appliance = relation.endswith("药物") and is_appliance(tail)
+        if not nothing and not appliance and not _GARBLED.search(tail) and not tail.endswith(("...", "…")):
             yield tail
 
 
-def _headless(text: str, relation: str) -> str:
-    """Prose without the heading that leads it, where that is a heading of the whole."""
-    found = _HEADED[relation].match(text)
+def _headless(text: str, relation: str, head: str) -> str:
+    """Prose without the heading that leads it, with or without the name, where that is a heading of the whole."""
+    bare = text.removeprefix(head)
+    found = _HEADED[relation].match(bare)
     if not found:
         return text
-    rest = text[found.end() :]
+    rest = bare[found.end() :]
     parted = _PARTS.search(rest) or (found[1] and _SECOND.search(rest))
     return text if parted or len(rest) < 2 else rest
+
+
+def _joined(text: str, relation: str) -> str:
+    """Prose with its lines joined where a sentence goes on, without blank lines and sections that say nothing.
+
+    >>> _joined("颗粒细胞瘤(granular cell\\ntumor)少见，\\n多为良性。", "概述")
+    '颗粒细胞瘤(granular cell tumor)少见，多为良性。'
+    """
+    text = _BROKEN_NAME.sub(" ", _BLANK.sub("", text))
+    if relation == "概述":
+        text = _BROKEN.sub("", text)
+    return re.sub(r"\n\s*\n", "\n", text)
+
+
+def _whole(text: str, relation: str) -> str:
+    """Prose without the last clause where that was cut; "" where too little is left."""
+    if relation in _DIETS and len(text) < _DIET:
+        return text
+    text = text if text.endswith(tuple(_STOPS)) else _LOOSE.sub("", text)
+    pause = _PAUSE.search(text)
+    if text.endswith(tuple(_STOPS)) or not pause or "\n" in text[pause.start() :]:
+        return text
+    left = _BEGUN.sub("", text[: pause.start()]).rstrip("。；;，, \n")
+    return f"{left}。" if len(left) >= _SHORTEST else ""
 
 
 SOURCE = Source(
@@ -141,4 +197,5 @@ SOURCE = Source(
     parse=parse,
     shapes=("fact",),
     stages=("cpt", "sft", "dpo", "rag"),
+    origin=Origin(github("liuhuanyong/QASystemOnMedicalKG", "master", "data/medical.json")),
 )

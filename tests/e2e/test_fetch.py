@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class Once:
         self.advanced = 0
 
     def __call__(self) -> Fetched:
-        (got,) = fetch(CMEXAM, self.raw, self._step, self.origin, self.waits.append)
+        (got,) = fetch(replace(CMEXAM, origin=self.origin), self.raw, self._step, self.waits.append)
         return got
 
     def _step(self, name: str, total: int) -> Callable[[int], None]:
@@ -267,7 +267,7 @@ def test_a_refusal_is_one_sentence(status: int, words: str, shelf: Shelf, tmp_pa
 
 def test_one_failure_stops_no_other_file(shelf: Shelf, tmp_path: Path) -> None:
     origin = Origin((Remote(f"{shelf.url}/gone.csv", "a.csv"), Remote(f"{shelf.url}/x.csv", "b.csv")))
-    assert [got.state for got in fetch(CMEXAM, tmp_path, origin=origin)] == ["failed", "fetched"]
+    assert [got.state for got in fetch(replace(CMEXAM, origin=origin), tmp_path)] == ["failed", "fetched"]
 
 
 def test_a_redirect_is_followed(serve: Callable[[], Shelf], shelf: Shelf, tmp_path: Path) -> None:

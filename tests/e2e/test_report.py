@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,29 @@ def test_markup_in_rows_would_not_run(out: Path, tmp_path: Path) -> None:
     assert "http://rows.invalid/x.png" in _asked(net)
 
 
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 def test_page_fits_its_window(out: Path, tmp_path: Path, width: int) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     page = re.sub(r"<meta http-equiv[^>]*>", "", page)
-    told = (
-        "<script>document.body.dataset.fits = innerWidth + ':' + document.documentElement.scrollWidth</script></body>"
-    )
-    measured = tmp_path / "measured.html"
-    measured.write_text(page.replace("</body>", told), encoding="utf-8")
-    markup, _, _ = _browse(measured, tmp_path, f"--window-size={width},900")
-    found = re.search(r'data-fits="(\d+):(\d+)"', markup)
+    # In a frame, since no version of the browser opens a window that is as narrow as a phone.
+    told = "document.body.dataset.fits = this.contentDocument.documentElement.scrollWidth"
+    frame = f'<iframe width="{width}" height="900" style="border:0" onload="{told}" srcdoc="{escape(page)}"></iframe>'
+    (measured := tmp_path / "measured.html").write_text(f"<!doctype html><body>{frame}</body>", encoding="utf-8")
+    markup, _, _ = _browse(measured, tmp_path, "--window-size=1400,1000")
+    found = re.search(r'<body data-fits="(\d+)"', markup)
     assert found
-    assert int(found[2]) <= int(found[1]) <= max(width, 500)  # some versions open no window below 500
+    assert int(found[1]) <= width
+
+
+def test_page_is_there_in_two_seconds(out: Path, tmp_path: Path) -> None:
+    page = re.sub(r"<meta http-equiv[^>]*>", "", (out / "report.html").read_text(encoding="utf-8"))
+    told = "<script>onload = () => requestAnimationFrame(() => document.body.dataset.ms = performance.now())</script>"
+    (timed := tmp_path / "timed.html").write_text(page.replace("</body>", f"{told}</body>"), encoding="utf-8")
+    found = []
+    for number in range(3):  # the quickest: what else the machine does is no part of the page
+        (profile := tmp_path / str(number)).mkdir()
+        found += re.findall(r'<body data-ms="([\d.]+)"', _browse(timed, profile, "--window-size=1280,900")[0])
+    assert min(map(float, found)) < 2000
 
 
 def test_report_tells_what_the_ledger_tells(chimed: Any, out: Path) -> None:
@@ -91,7 +102,13 @@ def test_report_tells_what_the_ledger_tells(chimed: Any, out: Path) -> None:
     assert len(page.encode()) < 5_000_000
     for verdict in ("kept", "rejected", "repeated", "leaked"):
         assert f'data-verdict="{verdict}"' in page
-    assert "text not kept" not in re.sub(r'<article class="is-rejected".*?</article>', "", page, flags=re.DOTALL)
+    assert "text not kept" not in page
+    unread = [card for card in re.findall(r"<article.*?</article>", page, re.DOTALL) if "no row could be read" in card]
+    assert 0 < len(unread) <= 5
+    assert all(
+        re.search("broken-json|bad-encoding|wrong-column-count|unsafe-path|not-an-object|not-a-row", c) for c in unread
+    )
+    assert re.search(r"<mark>[^<]+</mark>", page)
     assert "similarity 0.8" in page
     counts = json.loads((out / "sft" / "manifest.json").read_text())["counts"]
     read = sum(own["read"] for files in counts.values() for own in files.values())
@@ -106,6 +123,40 @@ def test_report_tells_what_the_ledger_tells(chimed: Any, out: Path) -> None:
         r'<article class="is-repeated".*?</article>', (without / "report.html").read_text(), re.DOTALL
     )
     assert all("text not kept" in article for article in repeated)
+
+
+ODD = "<script>alert(1)</script> ![x](http://rows.invalid/y) ---\\n# Kopf \\u001b[31m\\u202e"
+
+
+def test_rejected_rows_are_shown_masked_and_cut(chimed: Any, tmp_path: Path) -> None:
+    """Rejects of the parser and of the judge, in the order of the ledger: two of a reason, whatever there are."""
+    (tmp_path / "raw" / "ward").mkdir(parents=True)
+    asked = [f"{ODD} 我的电话13912345678，第{n}次来问，血压高怎么办？" for n in range(400)]
+    rows = [f'{{"q": "{text}", "a": ""}}' for text in asked[:200]]
+    rows += [f'{{"q": "{text}", "a": "谢谢。"}}' for text in asked[200:300]]
+    rows += [json.dumps({"q": "长" * 1_000_000, "a": "？" * 1_000_000}), '{"q": "坏行']
+    rows += [
+        json.dumps({"q": f"第{n}天血压还是高，要换药吗？", "a": f"先量{n}天血压，记下来再来。"}) for n in range(900)
+    ]
+    (tmp_path / "raw" / "ward" / "train.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    block = "{name: ward, shape: dialogue, files: {'*': train}, columns: {question: q, answer: a}, max_rejects: 1}"
+    (recipe := tmp_path / "recipe.yaml").write_text(f"sources:\n  - {block}\n")
+    out = tmp_path / "out"
+    done = chimed("build", "--stage", "sft", "--recipe", recipe, "--raw", tmp_path / "raw", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert chimed("report", out).returncode == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    cards = re.findall(r'<article class="is-rejected".*?</article>', page, re.DOTALL)
+    shown = {found[1]: card for card in cards if (found := re.search(r"<bdi>ward/train\.jsonl#(\d+)</bdi>", card))}
+    assert {"1", "2", "302"} <= shown.keys()
+    assert "no row could be read here" in shown["302"]
+    assert "13912345678" not in page
+    first = shown["1"]
+    assert "q: ![x]([网址]) ---" in first  # as the steps before the judge leave it: no tags, no addresses
+    assert "第0次来问" in first
+    assert not set("\x1b\u202e") & set(page)
+    assert sum("谢谢。" in card for card in cards) == 2
+    assert len(page.encode()) < 200_000
 
 
 def test_stats_prints_tables_that_fit(chimed: Any, out: Path) -> None:

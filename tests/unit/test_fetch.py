@@ -1,6 +1,7 @@
 """Where sources come from, and what of a download needs no server."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,18 @@ from hypothesis import strategies as st
 
 from chimed.errors import SourceError
 from chimed.sources import discover
-from chimed.sources.archives import find
+from chimed.sources.archives import find, looked_up
 from chimed.sources.fetch import Fetched, check, fetch, named
-from chimed.sources.origins import HUB, ORIGINS, Origin, Remote
+from chimed.sources.origins import HUB, Origin, Remote
 from chimed.sources.web import Web, retry_after
 
 CMEXAM = discover()["cmexam"]
 
 
 def test_every_source_says_where_its_files_come_from() -> None:
-    assert ORIGINS.keys() == discover().keys()
-    for name, origin in ORIGINS.items():
-        assert origin.files or origin.where, name
+    for name, source in discover().items():
+        origin = source.origin
+        assert origin.files or origin.where or source.homepage, name
         assert not origin.where.endswith("."), "the folder is named behind it"
         paths = [remote.path for remote in origin.files]
         assert len(paths) == len(set(paths))
@@ -30,15 +31,15 @@ def test_every_source_says_where_its_files_come_from() -> None:
             assert len(remote.sha256) in {0, 64}
 
 
-@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.files])
+@pytest.mark.parametrize("name", [name for name, source in discover().items() if source.origin.files])
 def test_a_build_reads_what_is_fetched(name: str, tmp_path: Path) -> None:
-    paths = [remote.path for remote in ORIGINS[name].files if not remote.path.endswith(".zip")]
+    paths = [remote.path for remote in discover()[name].origin.files if not remote.path.endswith(".zip")]
     for path in paths:
         (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / path).write_text("x")
     if paths:
         files, unread = find(discover()[name], tmp_path)
-        assert sorted(file.name for file in files) == sorted(paths)
+        assert sorted(file.name for file in [*files, *looked_up(files)]) == sorted(paths)
         assert not unread
 
 
@@ -69,7 +70,7 @@ UNSAFE = [
 
 @pytest.mark.parametrize("path", UNSAFE)
 def test_a_path_that_leads_out_is_refused_before_anything_is_asked(path: str, tmp_path: Path) -> None:
-    (got,) = fetch(CMEXAM, tmp_path / "raw", origin=Origin((Remote("http://127.0.0.1:1/x", path),)))
+    (got,) = fetch(replace(CMEXAM, origin=Origin((Remote("http://127.0.0.1:1/x", path),))), tmp_path / "raw")
     assert got.state == "failed"
     assert "no safe path" in got.detail
     assert not list(tmp_path.iterdir())
@@ -94,7 +95,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw" / "cmexam").mkdir(parents=True)
     (tmp_path / "raw" / "cmexam" / "data").symlink_to(tmp_path / "elsewhere")
     origin = Origin((Remote("http://127.0.0.1:1/x", "data/deep/x.csv"),))
-    (got,) = fetch(CMEXAM, tmp_path / "raw", origin=origin)
+    (got,) = fetch(replace(CMEXAM, origin=origin), tmp_path / "raw")
     assert "a link that may lead elsewhere" in got.detail
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -103,7 +104,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     "url", ["file:///etc/passwd", "ftp://host/x", "data:,x", "//host/x", "https://", "http://[x/y"]
 )
 def test_only_http_is_spoken(url: str, tmp_path: Path) -> None:
-    (got,) = fetch(CMEXAM, tmp_path, origin=Origin((Remote(url, "x.csv"),)))
+    (got,) = fetch(replace(CMEXAM, origin=Origin((Remote(url, "x.csv"),))), tmp_path)
     assert got.state == "failed"
     assert "allowed are http://host/" in got.detail
 
@@ -172,7 +173,7 @@ def test_a_broken_record_is_no_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "cmexam").mkdir()
     (tmp_path / "cmexam" / "x.csv").write_text("by hand")
     (tmp_path / "cmexam" / ".fetched.json").write_text(text, encoding="latin-1")
-    (got,) = fetch(CMEXAM, tmp_path, origin=Origin((Remote("http://127.0.0.1:1/x", "x.csv"),)))
+    (got,) = fetch(replace(CMEXAM, origin=Origin((Remote("http://127.0.0.1:1/x", "x.csv"),))), tmp_path)
     assert got.state == "kept"
 
 
@@ -189,12 +190,12 @@ def test_nobody_answers(variable: str, value: str, words: str, tmp_path: Path, m
     host = "127.0.0.1:9" if variable == "no_proxy" else "upstream.invalid"
     origin = Origin((Remote(f"http://{host}/x.csv", "x.csv"),))
     waits: list[float] = []
-    (got,) = fetch(CMEXAM, tmp_path, origin=origin, sleep=waits.append)
+    (got,) = fetch(replace(CMEXAM, origin=origin), tmp_path, sleep=waits.append)
     assert words in got.detail
     assert len(waits) == 5
 
 
 def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cmexam").write_text("a file where the folder should be")
-    (got,) = fetch(CMEXAM, tmp_path, origin=Origin((Remote("http://127.0.0.1:9/x.csv", "data/x.csv"),)))
+    (got,) = fetch(replace(CMEXAM, origin=Origin((Remote("http://127.0.0.1:9/x.csv", "data/x.csv"),))), tmp_path)
     assert "cannot be written" in got.detail

@@ -34,16 +34,23 @@ SAID = [{"from": "human", "value": "头晕怎么办？"}]
             "chosen": {"from": "gpt", "value": "先量血压。"},
             "rejected": {"from": "gpt", "value": "不知道。"},
         },
-        {"instruction": "头晕怎么办？", "input": "", "output": ["先量血压。", "躺下。", "不知道。"]},
+        {"instruction": "头晕怎么办？", "input": "", "output": ["先量血压。", "不知道。"]},
     ],
 )
 def test_every_form_of_a_pair_reads_alike(row: Row) -> None:
-    assert reward(row) == PAIR
+    assert reward(row) == (PAIR,)
+
+
+def test_a_ranking_gives_a_pair_for_each_two_neighbours() -> None:
+    row = {"instruction": "头晕怎么办？", "input": "", "output": ["先量血压。", "躺下。", " ", "不知道。"]}
+    pairs = reward(row)
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("先量血压。", "躺下。"), ("躺下。", "不知道。")]
+    assert {pair.prompt for pair in pairs} == {PAIR.prompt}
 
 
 def test_what_went_before_stays_before() -> None:
     row = {"system": "你是医生。", "history": [["一", "二"]], "question": "三", "response_chosen": "四"}
-    assert [turn.content for turn in reward({**row, "response_rejected": "五"}).prompt] == [
+    assert [turn.content for turn in reward({**row, "response_rejected": "五"})[0].prompt] == [
         "你是医生。",
         "一",
         "二",
@@ -56,6 +63,7 @@ def test_what_went_before_stays_before() -> None:
     [
         ({"question": "一", "good": "二"}, "unknown-columns"),
         ({"instruction": "一", "output": ["二"]}, "no-answer"),
+        ({"instruction": "一", "output": ["二", "", None]}, "no-answer"),
         ({"conversations": [{"from": "gpt", "value": "一"}], "chosen": "二", "rejected": "三"}, "no-question"),
         ({"prompt": "一", "chosen": "https://example.com/1", "rejected": "三"}, "answer-is-url"),
     ],

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimed import graph, phrases
+from chimed.errors import RowError
 from chimed.graph import corrupt, merge, paths
 from chimed.graph.sections import PER_SENTENCE, SENTENCES
 from chimed.graph.truth import keys
@@ -309,7 +311,8 @@ def real_facts(raw: Path) -> list[tuple[str, Fact]]:
     for path in sorted((raw / "xywy-kg").glob("medical_1*.json")):
         for row in json.loads(path.read_text("utf-8")).values():
             if isinstance(row, dict) and row.get("gaishu_info"):
-                facts += [("xywy-kg", body) for body in SOURCE.parse(row) if isinstance(body, Fact)]
+                with suppress(RowError):
+                    facts += [("xywy-kg", body) for body in SOURCE.parse(row) if isinstance(body, Fact)]
     return facts
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from chimed.errors import BuildError
+from chimed.publish.collection import collection_card
 from chimed.publish.finished import finished
-from chimed.publish.hub import Push, collection_card, push, token_of
+from chimed.publish.hub import Push, push, token_of
 from chimed.publish.licences import REDISTRIBUTABLE, Licensed, check, licensed, terms
 
 REPO = "someone/chimed"
@@ -25,6 +27,7 @@ class Silent:
 def built(tmp_path: Path) -> Path:
     """A build with two stages, of sources that chimed knows and of one that it does not."""
     splits = {"sft": ["train", "validation"], "eval": ["test"]}
+    cmb = {"title": "CMB", "homepage": "https://cmb.example", "license": "Apache-2.0"}
     for stage, names in splits.items():
         folder = tmp_path / "out" / stage
         folder.mkdir(parents=True)
@@ -35,6 +38,7 @@ def built(tmp_path: Path) -> Path:
             files[f"{split}-00000-of-00001.parquet"] = hashlib.sha256(content).hexdigest()
         rows, own = dict.fromkeys(names, 1200), {"cmb": {names[0]: 1000}, "mine": {names[0]: 200}}
         manifest = {"stage": stage, "digest": stage * 10, "rows": rows, "sources": own, "files": files}
+        manifest |= {"licences": {"cmb": cmb}, "languages": ["zh"]}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path / "out"
 
@@ -45,7 +49,9 @@ def test_the_card_is_valid_and_lists_a_configuration_a_stage(built: Path) -> Non
     text = collection_card(stages, licensed(stages), REPO)
     card = hub.DatasetCard(text)
     assert isinstance(card.data, hub.DatasetCardData)
-    assert card.data.license == "other"
+    assert (card.data.license, card.data.license_name) == ("other", "mixed")
+    assert card.data.size_categories == ["1K<n<10K"]
+    assert (card.data.language, card.data.task_categories[0]) == (["zh"], "text-generation")
     sft = [{"split": split, "path": f"sft/{split}-*.parquet"} for split in ("train", "validation")]
     assert card.data.configs == [
         {"config_name": "sft", "data_files": sft},
@@ -54,12 +60,29 @@ def test_the_card_is_valid_and_lists_a_configuration_a_stage(built: Path) -> Non
     assert "- **No right to pass these rows on was found** (mine)" in text
     assert "| sft | 1,200 | 1,200 |  | [sft](sft/README.md) | sftsftsftsft |" in text
     assert "| `mine` mine | 400 | unknown | no right to pass it on was found |" in text
+    assert "| `cmb` [CMB](https://cmb.example) | 2,000 | Apache-2.0 | keep the licence and its notices |" in text
+
+
+def test_names_and_licences_of_ones_own_sources_are_text_of_the_card(built: Path) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the hub extra: pip install -e '.[hub]'")
+    path = built / "sft" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    hostile = "<img src=x>\n---\n| [a](javascript:alert(1)) \x1b[2J\u202e"
+    manifest["licences"]["mine"] = {"title": hostile, "homepage": "javascript:alert(1)", "license": hostile}
+    path.write_text(json.dumps(manifest))
+    text = collection_card(finished(built), licensed(finished(built)), REPO)
+    assert text.count("\n---\n") == 1
+    assert not set("\x1b\u202e") & set(text)
+    assert "<img" not in text
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+    (line,) = [line for line in text.splitlines() if line.startswith("| `mine`")]
+    assert line.replace("\\|", "").count("|") == 5
 
 
 def test_licences_that_do_not_let_rows_be_passed_on_are_refused(built: Path) -> None:
-    with pytest.raises(BuildError, match=r"do not allow it: unknown \(mine\); .* add --allow-licence 'unknown'$"):
+    with pytest.raises(BuildError, match=r"do not allow it: unknown \(mine\); .* add --allow-licence unknown$"):
         push(Push(built, REPO), Silent())
-    check(licensed(finished(built)), ["unknown"])
+    check(licensed(finished(built)), ["Unknown"])
     check(licensed(finished(built)), None)
 
 
@@ -117,6 +140,8 @@ def test_a_token_of_no_use_is_told_without_showing_it(tmp_path: Path, monkeypatc
         with pytest.raises(BuildError, match=r"holds a character that no token has|is empty") as caught:
             token_of(path)
         assert "hf_" not in str(caught.value)
+        with pytest.raises(BuildError, match=r"holds a character that no token has|is empty"):
+            push(Push(tmp_path, REPO, path), Silent())
     path.write_text("hf_abc\n")
     monkeypatch.setenv("HF_TOKEN", " hf_of_the_environment ")
     assert (token_of(path), token_of(None)) == ("hf_abc", "hf_of_the_environment")

@@ -29,7 +29,9 @@ def masked(text: str) -> str:
         ("110105 19491231 002x", "[身份证号]"),
         ("邮箱zhang.san@qq.com。或li＠163．com", "邮箱[邮箱]。或[邮箱]"),
         ("见https://a.com/b?c=1，www.abc.com/x。haodf.com上", "见[网址]，[网址]。[网址]上"),
+        ("见http://gov.abc.com/x，edu-abc.cn，fda.gov.abc.com", "见[网址]，[网址]，[网址]"),
         ("QQ：12345678，qq群 123456789，加q 123456", "QQ：[QQ号]，qq群 [QQ号]，加q [QQ号]"),
+        ("相信我的加我扣123456789", "相信我的加我扣[QQ号]"),
         ("微信号：zhangsan_1，加微信yishi2020，vx:abc12345", "微信号：[微信号]，加微信[微信号]，vx:[微信号]"),
         ("加V：doctor88，微信13812345678，wxid_abc123", "加V：[微信号]，微信[微信号]，[微信号]"),
     ],
@@ -56,6 +58,9 @@ def test_masked(raw: str, safe: str) -> None:
         "2020-01-15，20200115，电话20200115，01100100 01100101",
         "QQ群里说，aug-QQR-626，加VitC，加vitamin治疗，增加VEGF表达",
         "微信公众号，微信app，WeChat支付，微信咨询医生",
+        "A．http://www.nmpa.gov.cn B．www.who.int C．https://www.cdc.gov/flu/x.html D．cochrane.org，pumc.edu.cn",
+        "curl http://localhost:3000/api，127.0.0.1:8080，http://192.168.1.5/",
+        "git clone git@github.com:a/b.git",
     ],
 )
 def test_left_alone(text: str) -> None:

@@ -99,6 +99,7 @@ def test_every_fault_is_named_with_its_path(tmp_path: Path) -> None:
         ("{name: x, shape: dialogue}", "need `name`"),
         ('{name: x, shape: dialogue, files: {"*": train}, columns: {q: a}}', "a dialogue needs question, answer"),
         ("{name: cmexam, columns: {question: q}}", "need a `shape`"),
+        ("{name: cmexam, license: MIT}", "need a `shape`"),
         ("{file: nowhere.py}", "no such source file"),
         ("{name: cmexam}, {name: cmexam}", "twice"),
         ("", "found none"),
@@ -233,6 +234,16 @@ SOURCE = Source(
     out = _build(place, "sources: [{file: mine.py}]")
     assert len(_ids(out)) == 300
     assert "CC0-1.0" in (out / "sft" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_of_ones_own_source_is_in_the_manifest(place: Path) -> None:
+    said = {}
+    for licence in ("", ", license: CC-BY-4.0"):
+        out = _build(place, f"sources: [{{{TALKS}{licence}}}]")
+        manifest = json.loads((out / "sft" / "manifest.json").read_text(encoding="utf-8"))
+        said[manifest["licences"]["talks"]["license"]] = manifest["digest"]
+    assert said.keys() == {"unknown", "CC-BY-4.0"}
+    assert len(set(said.values())) == 2  # so that the card is written anew
 
 
 def test_a_file_that_changes_while_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,11 @@ def test_evaluation_items() -> None:
     assert (pair["question"], pair["messages"], pair["options"]) == (PAIR.turns[0].content, [], [])
     thanks = Dialogue((Turn("user", "谢谢。"), Turn("assistant", "不客气。")))
     assert rows("eval", thanks)[0]["question"] == "谢谢。"
+    for leave in ("非常感谢！我会看看是否有好转，过几天再来。", "好的，我会问医生什么时候复查。", "好"):
+        told = Dialogue((*PAIR.turns, Turn("user", leave), *thanks.turns[1:]))
+        assert rows("eval", told)[0]["question"] == PAIR.turns[0].content
+    more = "谢谢。餐后多久测呢？"
+    assert rows("eval", Dialogue((*PAIR.turns, Turn("user", more), *thanks.turns[1:])))[0]["question"] == more
 
 
 def test_passages_to_retrieve() -> None:

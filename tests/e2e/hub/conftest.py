@@ -1,27 +1,18 @@
-"""`push` with the real client of the Hub, against a small Hub on the loopback that can fail in every way it may."""
+"""A small Hub on the loopback for the real client: one repository in memory, that can fail in every way it may."""
 
 import base64
 import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-
-from chimed.errors import BuildError
-from chimed.publish.finished import finished
-from chimed.publish.hub import Push, push
-
-pytest.importorskip("huggingface_hub", reason="needs the hub extra: pip install -e '.[hub]'")
-pytestmark = pytest.mark.filterwarnings("ignore")  # the client itself uses what its own HTTP library deprecates
 
 TOKEN = "hf_" + "secret" * 5
 REPO = "someone/chimed"
@@ -36,6 +27,10 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
         self.objects: dict[str, bytes] = {}
         self.files: dict[str, dict[str, bytes]] = {}  # by commit
         self.commits: list[tuple[str, str]] = []  # (id, message)
@@ -246,6 +241,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: list[float]) -> 
     huggingface_hub.close_session()
     server = Hub()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -253,148 +249,3 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: list[float]) -> 
     server.shutdown()
     server.server_close()
     thread.join(5)
-
-
-class Silent:
-    def step(self, name: str, total: int) -> Callable[[int], None]:
-        return lambda amount: None
-
-
-def send(out: Path, waits: list[float] | None = None, **more: Any) -> Any:
-    request = Push(out, REPO, **{"token": TOKEN, "allowed": None, **more})
-    return push(request, Silent(), (waits if waits is not None else []).append)
-
-
-def local(out: Path) -> dict[str, bytes]:
-    paths = [path for stage in finished(out) for path in stage.folder.iterdir()]
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
-
-
-def remote(hub: Hub) -> dict[str, bytes]:
-    return {path: data for path, data in hub.files[hub.head].items() if "/" in path}
-
-
-def test_a_build_is_pushed_whole_and_once(hub: Hub, built: Path) -> None:
-    done = send(built)
-    assert remote(hub) == local(built)
-    assert (done.private, hub.private, done.deleted, done.present) == (True, True, (), 0)
-    assert done.uploaded.keys() == {*local(built), "README.md"}
-    assert hub.tags == {done.tag: done.commit}
-    digest = json.loads((built / "sft" / "manifest.json").read_text())["digest"]
-    assert f"sft {digest[:12]}" in hub.commits[-1][1]
-    sent, commits = hub.sent(), len(hub.commits)
-    again = send(built)
-    assert (again.uploaded, again.present, again.commit) == ({}, len(done.uploaded), done.commit)
-    assert (hub.sent(), len(hub.commits)) == (sent, commits)
-
-
-def test_a_dry_run_changes_nothing(hub: Hub, built: Path) -> None:
-    done = send(built, dry_run=True)
-    assert done.uploaded.keys() == {*local(built), "README.md"}
-    assert (done.commit, hub.private, hub.sent()) == ("", None, [])
-
-
-def test_shards_of_an_earlier_build_go_and_other_files_stay(hub: Hub, built: Path) -> None:
-    first = send(built)
-    files = hub.files[hub.head]
-    files |= {"sft/train-00001-of-00002.parquet": b"old", "notes/mine.md": b"mine", "sft/mine.md": b"mine"}
-    done = send(built)
-    assert (done.deleted, done.uploaded) == (("sft/train-00001-of-00002.parquet",), {})
-    assert hub.files[hub.head].keys() - {"README.md", ".gitattributes", *local(built)} == {
-        "notes/mine.md",
-        "sft/mine.md",
-    }
-    assert hub.tags == {first.tag: first.commit}
-
-
-PASSING = {
-    "429, told how long": ("/batch", (429, {"Retry-After": "3"}), 1),
-    "429 on the commit": ("/commit/", (429, {"Retry-After": "3"}), 1),
-    "500 on an object": ("PUT", 500, 2),
-    "500 on the tree": ("/tree/", 500, 2),
-    "502 on the tag": ("/tag/", 502, 1),
-    "503 on the repository": ("/repos/create", 503, 2),
-    "500 on the card": ("/validate-yaml", 500, 1),
-    "an object cut off": ("PUT", "cut", 2),
-    "the commit cut off": ("/commit/", "cut", 1),
-    "the answer to the commit lost": ("/commit/", "lost", 1),
-    "the answer to the tag lost": ("/tag/", "lost", 1),
-    "changed meanwhile": ("/commit/", 412, 1),
-}
-
-
-@pytest.mark.parametrize("fault", PASSING)
-def test_a_fault_that_passes_is_passed_over(hub: Hub, built: Path, waits: list[float], fault: str) -> None:
-    hub.faults.append(list(PASSING[fault]))
-    own: list[float] = []
-    done = send(built, own)
-    assert remote(hub) == local(built)
-    assert hub.faults[0][2] == 0
-    assert hub.tags == {done.tag: hub.head}
-    assert len(hub.commits) == 2  # the first, and one for the build
-    if "429" in fault:
-        assert max(waits + own) >= 3
-
-
-LASTING = {
-    "401": ("", 401, "knows no such token (401)"),
-    "403 on the repository": ("/repos/create", 403, "may not write there (403)"),
-    "403 on the commit": ("/commit/", 403, "may not write there (403)"),
-    "404": ("/repos/create", 404, "not found (404)"),
-    "400": ("/commit/", 400, "answered 400"),
-    "500": ("/batch", 500, "answered 500, 4 times"),
-    "429": ("/commit/", (429, {"Retry-After": "1"}), "answered 429, 4 times"),
-    "cut": ("PUT", "cut", "could not be reached ("),
-}
-
-
-@pytest.mark.parametrize("fault", LASTING)
-def test_a_fault_that_lasts_is_one_sentence_and_the_same_command_goes_on(hub: Hub, built: Path, fault: str) -> None:
-    pattern, what, told = LASTING[fault]
-    hub.faults.append([pattern, what, -1])
-    with pytest.raises(BuildError) as caught:
-        send(built)
-    message = str(caught.value)
-    assert told in message
-    assert "\n" not in message
-    assert TOKEN not in message
-    assert message.endswith(f"chimed push {built} --repo {REPO} --any-licence")
-    before = set(hub.objects)
-    hub.faults, hub.asked = [], []
-    send(built)
-    assert remote(hub) == local(built)
-    assert not {line.removeprefix("PUT /lfs/") for line in hub.asked if line.startswith("PUT")} & before
-
-
-def test_a_token_of_no_use_is_told_without_showing_it(hub: Hub, built: Path) -> None:
-    with pytest.raises(BuildError, match=r"knows no such token \(401\)") as caught:
-        send(built, token="hf_wrongwrong")
-    assert "hf_wrong" not in str(caught.value)
-
-
-def test_a_repository_that_everyone_reads_needs_a_word(hub: Hub, built: Path) -> None:
-    assert send(built, public=True).private is False
-    with pytest.raises(BuildError, match="everyone can read it; make it private in its settings, or add --public"):
-        send(built)
-
-
-LOAD = """
-import json, sys
-from datasets import load_dataset
-for stage in ("cpt", "sft", "dpo"):
-    plain = load_dataset(sys.argv[1], stage, split="train")
-    stream = load_dataset(sys.argv[1], stage, split="train", streaming=True)
-    own = load_dataset("parquet", data_files=sys.argv[2] + f"/{stage}/train-*.parquet", split="train")
-    assert plain.to_list() == own.to_list() == list(stream), stage
-    print(stage, len(plain))
-"""
-
-
-def test_datasets_loads_what_was_pushed(hub: Hub, built: Path, tmp_path: Path) -> None:
-    pytest.importorskip("datasets", reason="needs the hub extra: pip install -e '.[hub]'")
-    send(built)
-    own = {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    command = [sys.executable, "-c", LOAD, REPO, str(built)]
-    done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cpt", "sft", "dpo"]
