@@ -25,7 +25,7 @@ class RecipeError(QilinError, ValueError):
 
 
 class DataError(QilinError, ValueError):
-    """Data that cannot be trained on: a folder without a manifest, of another stage, changed, or with an empty split."""
+    """Data that cannot be used: a folder without a manifest, of another stage, changed, or with an empty split."""
 
 
 class ModelError(QilinError, ValueError):

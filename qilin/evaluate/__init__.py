@@ -1,0 +1,1 @@
+"""Evaluation that can be repeated: items, extraction, scores and their intervals."""

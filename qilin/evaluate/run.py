@@ -1,0 +1,324 @@
+"""Asks every item, in a fixed order of chunks, and scores the answers; what was answered is never asked again.
+
+answers.sqlite    every answer so far, under the hash of all that it hangs on: a killed run goes on from here
+items.jsonl       one line an item and arm: what was asked, each method's answer, and why there is none
+result.json       the scores, and the hash of everything they come from
+report.md, .html  the scores in tables, beside the published ones
+
+An interrupted run and an undisturbed one leave the same items.jsonl and result.json.
+"""
+
+import hashlib
+import itertools
+import json
+import platform
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from qilin import run
+from qilin.data import open_stage
+from qilin.errors import DataError
+from qilin.evaluate import answers, exam, prompt, stats
+from qilin.evaluate.exam import Item
+from qilin.evaluate.extract import letters
+from qilin.evaluate.model import Answerer, Ask, open_answerer
+from qilin.evaluate.prompt import Passage
+from qilin.evaluate.recipe import Arm, Method, Recipe
+from qilin.evaluate.report import html, markdown
+
+Progress = Callable[[int, int, str], None]
+Answers = Mapping[tuple[str, str, int, Method], Mapping[str, Any]]  # by item, arm, permutation and method
+NO_LETTERS = "no letters"
+CHUNK = 8  # batches of choices that are stored together; replies, which take longer, are stored batch by batch
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An item in one arm: permutation `number` of its options, the prompt, and what was shown before the question."""
+
+    item: Item
+    set: str
+    arm: Arm
+    number: int
+    prompt: str
+    passages: tuple[Passage, ...]
+
+
+def evaluate(recipe: Recipe, progress: Progress = lambda done, total, what: None) -> Path:
+    """Ask and score what a recipe says; returns the folder with result.json.
+
+    Raises DataError, ModelError or RunError for what cannot be read, loaded or written.
+    """
+    folder = recipe.output_dir
+    with run.hold(folder):
+        sets = {
+            name: exam.read_items(recipe.data.path, [name], rows=recipe.data.rows, seed=recipe.seed)
+            for name in recipe.data.sets
+        }
+        items = [item for own in sets.values() for item in own]
+        shots = _shots(recipe, items)
+        asked = list(_ask(recipe, sets, shots))
+        answerer = open_answerer(recipe)
+        with closing(_open(folder / "answers.sqlite")) as store:
+            found = _answer(answerer, asked, recipe, store, progress)
+        lines = [_line(one, recipe, found) for one in asked if one.number == 0]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        _write(folder / "items.jsonl", text)
+        result = _result(recipe, answerer, sets, shots, hashlib.sha256(text.encode()).hexdigest())
+        result |= _scores(recipe, asked, found)
+        _write(folder / "report.md", markdown(result))
+        _write(folder / "report.html", html(result))
+        run.write_json(folder / "result.json", result)
+    return folder
+
+
+def predict(method: Method, answer: Mapping[str, Any], options: Sequence[str]) -> str | None:
+    """The letters that an answer gives: the likeliest candidate, the first of equals, or those that a reply names."""
+    if "failure" in answer:
+        return None
+    if method == "generation":
+        return letters(answer["reply"], options)
+    scores: Mapping[str, float] = answer["scores"]
+    return max(scores, key=lambda candidate: scores[candidate])
+
+
+def candidates(item: Item, method: Method) -> tuple[str, ...]:
+    """What a method chooses among: single letters, or all sets of letters.
+
+    >>> candidates(Item("a/1", "a", "test", "?", ("甲", "乙", "丙"), "B"), "sets")
+    ('A', 'B', 'C', 'AB', 'AC', 'BC', 'ABC')
+    """
+    if method == "generation":
+        return ()
+    sizes = range(1, 1 + (len(item.letters) if method == "sets" else 1))
+    return tuple("".join(chosen) for size in sizes for chosen in itertools.combinations(item.letters, size))
+
+
+def _shots(recipe: Recipe, items: Sequence[Item]) -> list[Item]:
+    if not recipe.exam.shots or not recipe.exam.shots_from:
+        return []
+    free = exam.read_items(recipe.data.path, [recipe.exam.shots_from])
+    return prompt.draw(free, recipe.exam.shots, items, seed=recipe.seed)
+
+
+def _ask(recipe: Recipe, sets: Mapping[str, Sequence[Item]], shots: Sequence[Item]) -> Iterator[Asked]:
+    """Every item in every arm; exam items of the first arm in every order of their options."""
+    for name, items in sets.items():
+        for arm in recipe.arms:
+            for item, shown in zip(items, _passages(recipe, arm, items), strict=True):
+                orders = recipe.exam.permutations if item.kind == "exam" and arm == recipe.arms[0] else 0
+                for number in range(1 + orders):
+                    own = exam.permuted(item, number, seed=recipe.seed)
+                    turns = prompt.messages(own, shots if item.kind == "exam" else (), shown)
+                    yield Asked(own, name, arm, number, prompt.dump(turns), tuple(shown))
+
+
+def _passages(recipe: Recipe, arm: Arm, items: Sequence[Item]) -> list[list[Passage]]:
+    """What each item is shown in an arm; the question alone is searched for, since options give answers away."""
+    if arm == "closed":
+        return [[] for _ in items]
+    budget = recipe.rag.budget if recipe.rag else 1200
+    if arm == "oracle":
+        return [prompt.passages([(f"{item.id}#explanation", "", item.explanation)], budget) for item in items]
+    from qilin.rag.retrieve import Retriever
+
+    assert recipe.rag is not None
+    retriever, k = Retriever(recipe.rag.index), recipe.rag.k
+    if arm == "rag":
+        hits = retriever.search([item.question for item in items], k, recipe.rag.mode)
+    else:
+        hits = retriever.random([item.id for item in items], k, seed=recipe.seed)
+    return [prompt.passages([(hit.id, hit.title, hit.text) for hit in own], budget) for own in hits]
+
+
+def _methods(recipe: Recipe, item: Item) -> Sequence[Method]:
+    return recipe.exam.methods if item.kind == "exam" else ("generation",)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    store = sqlite3.connect(path)
+    try:
+        store.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
+    except sqlite3.DatabaseError as error:
+        store.close()
+        raise DataError(f"{path} cannot be read ({error}); delete it to ask everything again") from error
+    return store
+
+
+def _answer(
+    answerer: Answerer, asked: Sequence[Asked], recipe: Recipe, store: sqlite3.Connection, progress: Progress
+) -> Answers:
+    """The answer to every question, from the store or from the model, which is asked the longest prompts first."""
+    asks = [
+        Ask(one.item, one.arm, one.number, method, one.prompt, candidates(one.item, method))
+        for one in asked
+        for method in _methods(recipe, one.item)
+    ]
+    asks.sort(key=lambda ask: (ask.method, -len(ask.prompt)))
+    found: dict[tuple[str, str, int, Method], Mapping[str, Any]] = {}
+    done = 0
+    for method, same in itertools.groupby(asks, key=lambda ask: ask.method):
+        size = recipe.batch_size * (1 if method == "generation" else CHUNK)
+        for chunk in _chunks(list(same), size):
+            for ask, answer in zip(chunk, _chunk(answerer, chunk, store), strict=True):
+                found[ask.item.id, ask.arm, ask.number, ask.method] = answer
+            done += len(chunk)
+            progress(done, len(asks), "questions")
+    return found
+
+
+def _chunks(asks: list[Ask], size: int) -> Iterator[list[Ask]]:
+    return (asks[begin : begin + size] for begin in range(0, len(asks), size))
+
+
+def _chunk(answerer: Answerer, chunk: Sequence[Ask], store: sqlite3.Connection) -> list[Mapping[str, Any]]:
+    """The answers to a chunk; those of the model are stored all at once, and failures are not: they are tried again."""
+    keys = [answerer.key(ask) for ask in chunk]
+    marks = ",".join("?" * len(keys))
+    known = dict(store.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", keys))
+    missing = {key: ask for key, ask in zip(keys, chunk, strict=True) if key not in known}
+    fresh = dict(zip(missing, answerer.answer(list(missing.values())), strict=True)) if missing else {}
+    with store:
+        store.executemany(
+            "INSERT OR IGNORE INTO answers VALUES (?, ?)",
+            [(key, json.dumps(answer, ensure_ascii=False)) for key, answer in fresh.items() if "failure" not in answer],
+        )
+    return [fresh[key] if key in fresh else json.loads(known[key]) for key in keys]
+
+
+def _line(one: Asked, recipe: Recipe, found: Answers) -> dict[str, Any]:
+    """What items.jsonl says of an item in an arm."""
+    item, said = one.item, {}
+    for method in _methods(recipe, item):
+        answer = found[item.id, one.arm, 0, method]
+        said[method] = dict(answer)
+        if item.kind == "exam":
+            prediction = predict(method, answer, item.options)
+            [right] = exam.correct([item], [prediction])
+            said[method] |= {"prediction": prediction, "correct": right}
+            if prediction is None:
+                said[method]["failure"] = answer.get("failure", NO_LETTERS)
+    own = {"id": item.id, "set": one.set, "arm": one.arm, "answer": item.answer, "prompt": json.loads(one.prompt)}
+    return own | {"passages": [passage.id for passage in one.passages], "methods": said}
+
+
+def _result(
+    recipe: Recipe, answerer: Answerer, sets: Mapping[str, Sequence[Item]], shots: Sequence[Item], items: str
+) -> dict[str, Any]:
+    """What the scores come from."""
+    tools = ("numpy", "scipy", "scikit-learn", "sacrebleu")
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_sha256": recipe.digest,
+        "answerer": {**answerer.identity, "sha256": answerer.digest},
+        "frame_sha256": prompt.digest(),
+        "shots": [shot.id for shot in shots],
+        "data": {
+            "sha256": open_stage(recipe.data.path, "eval").digest,
+            "sets": {
+                name: {"n": len(own), "ids_sha256": hashlib.sha256("\n".join(i.id for i in own).encode()).hexdigest()}
+                for name, own in sets.items()
+            },
+        },
+        "items_sha256": items,
+        "versions": {"qilin": version("chimed"), "python": platform.python_version()}
+        | {tool: version(tool) for tool in tools},
+    }
+
+
+def _scores(recipe: Recipe, asked: Sequence[Asked], found: Answers) -> dict[str, Any]:
+    """The scores by set, arm and method, the arms compared, and what the order of options changes."""
+    cells: dict[tuple[str, Arm, int], list[Item]] = defaultdict(list)
+    for one in asked:
+        cells[one.set, one.arm, one.number].append(one.item)
+    result: dict[str, Any] = {"exam": {}, "open": {}, "arms": {}, "permutations": {}}
+    for name in recipe.data.sets:
+        first = cells[name, recipe.arms[0], 0]
+        exams = [item for item in first if item.kind == "exam"]
+        if exams:
+            result["exam"][name] = {
+                arm: {method: _exam(exams, arm, method, found) for method in recipe.exam.methods} for arm in recipe.arms
+            }
+            result["arms"][name] = _compared(recipe, exams, found)
+            result["permutations"][name] = _turned(recipe, name, cells, found)
+        opens = [item for item in first if item.kind == "open"]
+        if opens:
+            result["open"][name] = {arm: _open_scores(recipe, opens, arm, found) for arm in recipe.arms}
+    return {key: value for key, value in result.items() if any(value.values())}
+
+
+def _predictions(items: Iterable[Item], arm: Arm, number: int, method: Method, found: Answers) -> list[str | None]:
+    return [predict(method, found[item.id, arm, number, method], item.options) for item in items]
+
+
+def _exam(items: Sequence[Item], arm: Arm, method: Method, found: Answers) -> dict[str, Any]:
+    given = [found[item.id, arm, 0, method] for item in items]
+    predictions = _predictions(items, arm, 0, method, found)
+    scores = asdict(exam.score(items, predictions))
+    pairs = zip(given, predictions, strict=True)
+    reasons = Counter(answer.get("failure", NO_LETTERS) for answer, prediction in pairs if prediction is None)
+    scores["reasons"] = dict(sorted(reasons.items()))
+    if method == "letters":  # which cannot say several letters
+        scores["chance"] = sum((len(item.answer) == 1) / len(item.options) for item in items) / len(items)
+    if method == "generation":
+        replies = [answer.get("reply", "") for answer in given]
+        scores["official"] = [asdict(exam.official(items, replies, script)) for script in ("chatglm", "lora")]
+    return scores
+
+
+def _compared(recipe: Recipe, items: Sequence[Item], found: Answers) -> dict[str, Any]:
+    """Every further arm against the first, by method, on the same items."""
+    base = recipe.arms[0]
+
+    def right(arm: Arm, method: Method) -> list[bool]:
+        return exam.correct(items, _predictions(items, arm, 0, method, found))
+
+    return {
+        f"{arm} against {base}": {
+            method: asdict(stats.compare(right(base, method), right(arm, method))) for method in recipe.exam.methods
+        }
+        for arm in recipe.arms[1:]
+    }
+
+
+def _turned(
+    recipe: Recipe, name: str, cells: Mapping[tuple[str, Arm, int], Sequence[Item]], found: Answers
+) -> dict[str, Any]:
+    """Whether the order of the options changes the answer, by method."""
+    if not recipe.exam.permutations:
+        return {}
+    arm = recipe.arms[0]
+    result: dict[str, Any] = {}
+    for method in recipe.exam.methods:
+        runs = []
+        for number in range(1 + recipe.exam.permutations):
+            own = [item for item in cells[name, arm, number] if item.kind == "exam"]
+            runs.append((own, _predictions(own, arm, number, method, found)))
+        result[method] = asdict(exam.consistency(runs))
+    return result
+
+
+def _open_scores(recipe: Recipe, items: Sequence[Item], arm: Arm, found: Answers) -> dict[str, Any]:
+    """Scores of replies in each mode; where no reply came, it counts as an empty one and among the failures."""
+    given = [found[item.id, arm, 0, "generation"] for item in items]
+    replies, references = [answer.get("reply", "") for answer in given], [item.answer for item in items]
+    reasons = Counter(answer["failure"] for answer in given if "failure" in answer)
+    result: dict[str, Any] = {"failures": sum(reasons.values()), "reasons": dict(sorted(reasons.items()))}
+    for mode in recipe.open.metrics:
+        scores = asdict(answers.score(mode, replies, references, seed=recipe.seed))
+        del scores["items"]
+        result[mode] = scores
+    return result
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,308 @@
+"""`qilin eval`: baselines score what they must, a model what a forward pass by hand gives, and a killed run goes on."""
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("lm_eval", reason="needs the eval extra: pip install -e '.[eval]'")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+from qilin.evaluate.exam import read_items  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = ("department", "discipline", "competency", "disease_group", "difficulty")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def row(source: str, number: int, answer: str, rng: random.Random) -> dict[str, Any]:
+    words = ["发热", "咳嗽", "头痛", "乏力", "胸闷", "心悸", "恶心", "腹泻"]
+    options = [f"{word}{number}" for word in rng.sample(words, 5)] if source == "cmexam" else []
+    question = f"第{number}例{'，'.join(rng.choices(words, k=rng.randint(1, 8)))}<|end|>，首先考虑"
+    empty = dict.fromkeys(FIELDS, "") | {"department": f"{number % 3}科"}
+    own = {"id": f"{source}/{number}", "source": source, "kind": "exam" if options else "open", "question": question}
+    return own | {"options": options, "answer": answer, "explanation": "因为如此", "messages": [], **empty}
+
+
+def write_stage(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
+    """An eval stage as `chimed build` writes one."""
+    folder.mkdir(parents=True)
+    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    kinds = {"options": pa.list_(pa.string()), "messages": pa.list_(turn)}
+    files = {}
+    for split, rows in splits.items():
+        schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
+        path = folder / f"{split}-00000-of-00001.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema), path)
+        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = {"stage": "eval", "rows": {split: len(rows) for split, rows in splits.items()}, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 items in the shape of CMExam's test set, of which 3.2 % have several answers, 20 open ones, 30 to draw."""
+    rng = random.Random(5)
+    several = ["".join(chosen) for size in (2, 3, 4, 5) for chosen in itertools.combinations("ABCDE", size)]
+    keys = [rng.choice(several) if number % 125 < 4 else rng.choice("ABCDE") for number in range(2000)]
+    test = [row("cmexam", number, key, rng) for number, key in enumerate(keys)]
+    test += [row("huatuo26m", number, f"多喝水，多休息{number}", rng) for number in range(20)]
+    folder = tmp_path_factory.mktemp("stage") / "eval"
+    shots = [row("cmexam", 5000 + number, rng.choice("ABCDE"), rng) for number in range(30)]
+    write_stage(folder, {"test": test, "validation": shots})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Llama with a chat template and control tokens of its own."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    marks = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({c: n for n, c in enumerate([*marks, *alphabet])}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>", extra_special_tokens=marks[1:]
+    )
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.5, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def start(folder: Path, recipe: dict[str, Any]) -> "subprocess.Popen[str]":
+    folder.mkdir(exist_ok=True)
+    (folder / "eval.yaml").write_text(json.dumps({"stage": "eval", "output_dir": "run"} | recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "qilin.cli", "eval", "eval.yaml", "--json"]
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def scored(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    said, faults = start(folder, recipe).communicate()
+    assert said, faults
+    return dict(json.loads(said))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run/items.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_random_answerer_scores_chance(stage: Path, tmp_path: Path) -> None:
+    found = scored(tmp_path, {"baseline": "random", "data": {"path": str(stage), "sets": ["cmexam/test"]}})
+    methods = found["exam"]["cmexam/test"]["closed"]
+    for method in ("sets", "generation"):
+        accuracy = methods[method]["accuracy"]
+        assert accuracy["n"] == 2000
+        assert methods[method]["chance"] == pytest.approx(1 / 31)
+        assert accuracy["low"] <= 1 / 31 <= accuracy["high"]
+        assert 0.02 < accuracy["value"] < 0.045
+    single = methods["letters"]
+    assert single["chance"] == pytest.approx(0.968 / 5)
+    assert single["accuracy"]["low"] <= single["chance"] <= single["accuracy"]["high"]
+
+
+def test_a_constant_answerer_scores_what_the_key_says(stage: Path, tmp_path: Path) -> None:
+    found = scored(tmp_path, {"baseline": "constant", "data": {"path": str(stage), "sets": ["cmexam/test"]}})
+    key = [item.answer for item in read_items(stage, ["cmexam/test"])]
+    for scores in found["exam"]["cmexam/test"]["closed"].values():
+        assert scores["correct"] == key.count("A")
+
+
+def test_an_oracle_is_always_right(stage: Path, tmp_path: Path) -> None:
+    sets = ["cmexam/test", "huatuo26m/test"]
+    found = scored(tmp_path, {"baseline": "oracle", "data": {"path": str(stage), "sets": sets}})
+    methods = found["exam"]["cmexam/test"]["closed"]
+    assert methods["sets"]["accuracy"]["value"] == methods["generation"]["accuracy"]["value"] == 1
+    assert methods["letters"]["accuracy"]["value"] == pytest.approx(0.968)  # a single letter cannot be several
+    assert methods["sets"]["groups"]["answers"]["1"]["n"] == 1936
+    assert found["open"]["huatuo26m/test"]["closed"]["zh"]["values"]["rouge-1"] == pytest.approx(100)
+    report = (tmp_path / "run/report.md").read_text("utf-8")
+    assert "| baseline oracle | closed | sets | 2000 | 100.0 (99.8 to 100.0) |" in report
+    assert "published, not measured" in report
+    assert "published, not measured" in (tmp_path / "run/report.html").read_text("utf-8")
+
+
+def by_hand(folder: Path) -> Callable[[list[dict[str, str]], str], float]:
+    """The log-likelihood of a reply: the whole text through the model alone, without batches, caches or lm-eval."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def score(prompt: list[dict[str, str]], reply: str) -> float:
+        ids = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+        )
+        own = tokenizer.encode(reply, add_special_tokens=False)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + own])).logits[0].log_softmax(-1)
+        return sum(float(logits[len(ids) - 1 + place, token]) for place, token in enumerate(own))
+
+    return score
+
+
+def agree(folder: Path, found: list[dict[str, Any]], end: str) -> None:
+    score = by_hand(folder)
+    for line in found:
+        for method, closing in (("letters", ""), ("sets", end)):
+            scores = line["methods"][method]["scores"]
+            hand = {candidate: score(line["prompt"], candidate + closing) for candidate in scores}
+            assert scores == pytest.approx(hand, abs=2e-3)
+            assert line["methods"][method]["prediction"] == max(hand, key=lambda candidate: hand[candidate])
+
+
+def test_likelihoods_are_those_of_a_plain_forward_pass(stage: Path, model: Path, tmp_path: Path) -> None:
+    exam = {"methods": ["letters", "sets"], "shots": 2, "shots_from": "cmexam/validation"}
+    data = {"path": str(stage), "sets": ["cmexam/test"], "rows": 20}
+    found = scored(tmp_path, {"model": {"path": str(model)}, "data": data, "exam": exam, "batch_size": 3})
+    own = lines(tmp_path)
+    assert len(own) == 20
+    assert len(own[0]["methods"]["sets"]["scores"]) == 31
+    assert [turn["role"] for turn in own[0]["prompt"]] == ["user", "assistant"] * 2 + ["user"]
+    assert len(found["shots"]) == 2
+    assert found["answerer"]["template"] == hashlib.sha256(TEMPLATE.encode()).hexdigest()
+    assert found["answerer"]["end"] == "<|end|>"
+    agree(model, own, "<|end|>")
+
+
+@pytest.mark.slow
+def test_likelihoods_of_a_real_model_are_those_of_a_plain_forward_pass(stage: Path, tmp_path: Path) -> None:
+    folder = os.environ.get("QILIN_MODEL")
+    if not folder:
+        pytest.skip("no real model: set QILIN_MODEL to the folder of one with a chat template")
+    exam = {"methods": ["letters", "sets"]}
+    data = {"path": os.environ.get("QILIN_EVAL", str(stage)), "sets": ["cmexam/test"], "rows": 200}
+    found = scored(tmp_path, {"model": {"path": folder}, "data": data, "exam": exam})
+    agree(Path(folder), lines(tmp_path), found["answerer"]["end"])
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(stage: Path, model: Path, tmp_path: Path) -> None:
+    data = {"path": str(stage), "sets": ["cmexam/test", "huatuo26m/test"], "rows": 12}
+    recipe = {"model": {"path": str(model)}, "data": data, "batch_size": 2, "max_new_tokens": 12}
+    whole = scored(tmp_path / "whole", recipe)
+    store = tmp_path / "killed/run/answers.sqlite"
+    kills = 0
+    for least in (1, 15):
+        process = start(tmp_path / "killed", recipe)
+        while process.poll() is None and stored(store) < least:
+            time.sleep(0.02)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert kills, "no run was killed on its way"
+    assert scored(tmp_path / "killed", recipe) == whole
+    for name in ("items.jsonl", "result.json", "report.md", "report.html"):
+        assert (tmp_path / "killed/run" / name).read_bytes() == (tmp_path / "whole/run" / name).read_bytes()
+
+
+def stored(path: Path) -> int:
+    """How many answers are stored so far."""
+    if not path.exists():
+        return 0
+    try:
+        store = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        return int(store.execute("SELECT count(*) FROM answers").fetchone()[0])
+    except sqlite3.OperationalError:  # not there yet, or just being written
+        return 0
+
+
+def test_a_prompt_that_does_not_fit_is_a_failure(stage: Path, model: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.mkdir()
+    for path in model.iterdir():
+        (short / path.name).write_bytes(path.read_bytes())
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 350}))
+    data = {"path": str(stage), "sets": ["cmexam/test"], "rows": 40}
+    found = scored(tmp_path, {"model": {"path": str(short)}, "data": data, "exam": {"methods": ["letters"]}})
+    scores = found["exam"]["cmexam/test"]["closed"]["letters"]
+    assert 0 < scores["failures"] < 40
+    assert scores["reasons"] == {"too long": scores["failures"]}
+    assert scores["accuracy"]["n"] == 40
+
+
+class Chat(BaseHTTPRequestHandler):
+    """Answers every third question with B, every third with nonsense, and every third only when asked again."""
+
+    seen: ClassVar[dict[str, int]] = {}
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        number = int(text.partition("问题：第")[2].partition("例")[0])
+        self.seen[text] = self.seen.get(text, 0) + 1
+        reply = {"choices": [{"message": {"content": "答案是B"}}]} if number % 3 else {"error": "overloaded"}
+        self.send_response(503 if number % 3 == 1 and self.seen[text] == 1 else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Chat) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}/v1/chat/completions"
+        serving.shutdown()
+
+
+def test_a_server_is_asked_again_and_then_counted(stage: Path, server: str, tmp_path: Path) -> None:
+    data = {"path": str(stage), "sets": ["cmexam/test"], "rows": 12}
+    asked = {"url": server, "name": "m", "retries": 1, "timeout": 5}
+    found = scored(tmp_path, {"server": asked, "data": data, "exam": {"methods": ["generation"]}})
+    scores = found["exam"]["cmexam/test"]["closed"]["generation"]
+    wrong = sum(int(line["id"].partition("/")[2]) % 3 == 0 for line in lines(tmp_path))
+    assert scores["reasons"] == {"no answer": wrong}
+    assert scores["accuracy"]["n"] == 12
+    assert scores["correct"] == sum(
+        int(line["id"].partition("/")[2]) % 3 > 0 and line["answer"] == "B" for line in lines(tmp_path)
+    )
+
+
+def test_every_fault_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    recipe = {
+        "baseline": "oracle",
+        "model": {"path": "m", "dtyp": "float32"},
+        "data": {"path": "out/eval", "sets": ["cmexam/test", "cmexam"], "rows": 0},
+        "exam": {"shots": 3, "shots_from": "cmexam/test"},
+        "arms": ["rag"],
+    }
+    said, faults = start(tmp_path, recipe).communicate()
+    assert not said
+    for part in (
+        "model.dtyp: unknown key; did you mean 'dtype'?",
+        "give exactly one, found model and baseline",
+        "found the set 'cmexam'",
+        "data.rows: input should be greater than 0",
+        "cmexam/test is scored itself",
+        "rag: is missing",
+    ):
+        assert part in faults
