@@ -8,6 +8,7 @@ values. The likelihoods are the same.
 
 import inspect
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -161,6 +162,7 @@ def as_lm(reader: Reader) -> Any:
     from lm_eval.models.huggingface import HFLM
     from transformers import GenerationConfig
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every model that is not loaded by itself
     # Greedy and nothing else: a model's own settings, such as a repetition penalty, would change what it says.
     settings = GenerationConfig(eos_token_id=reader.stops(), pad_token_id=reader.tokenizer.pad_token_id)
     reader.model.generation_config = settings

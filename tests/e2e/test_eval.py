@@ -238,7 +238,7 @@ def test_a_prompt_that_does_not_fit_is_a_failure(stage: Path, model: Path, tmp_p
     for path in model.iterdir():
         (short / path.name).write_bytes(path.read_bytes())
     config = json.loads((short / "config.json").read_text())
-    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 350}))
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 290}))
     data = {"path": str(stage), "sets": ["cmexam/test"], "rows": 40}
     found = scored(tmp_path, {"model": {"path": str(short)}, "data": data, "exam": {"methods": ["letters"]}})
     scores = found["exam"]["cmexam/test"]["closed"]["letters"]
