@@ -36,7 +36,7 @@ def cpt(recipe: Recipe, args: "SFTConfig", model: Any, tokenizer: Any, prepared:
         eval_dataset=held_out(prepared),
         processing_class=tokenizer,
         peft_config=adapter(recipe),
-        data_collator=rows_of(args, model, tokenizer),
+        data_collator=rows_of(args, tokenizer),
     )
 
 
@@ -58,7 +58,7 @@ def sft(recipe: Recipe, args: "SFTConfig", model: Any, tokenizer: Any, prepared:
         eval_dataset=held_out(prepared),
         processing_class=tokenizer,
         peft_config=adapter(recipe),
-        data_collator=rows_of(args, model, tokenizer),
+        data_collator=rows_of(args, tokenizer),
     )
 
 
@@ -149,7 +149,7 @@ def flash(attention: str | None) -> bool:
     return "flash" in (attention or "")
 
 
-def rows_of(args: Any, model: Any, tokenizer: Any) -> "Rows | None":
+def rows_of(args: Any, tokenizer: Any) -> "Rows | None":
     """How packed rows become a batch; None leaves it to TRL, which lays them end to end for flash attention.
 
     Any other attention would spend the square of the whole batch on such a row: there each packed row stays a row.

@@ -85,6 +85,9 @@ def _train(recipe: Recipe, where: Path, signals: Signals, say: Any) -> None:
         checkpoint = _go_on(folder, identity, args, say)
     args.eval_on_start = checkpoint is None and trainer.eval_dataset is not None
     watched = _watch(recipe, trainer, signals, say)
+    if args.eval_on_start:
+        held = ", ".join(f"{len(rows):,} of {name}" for name, rows in trainer.eval_dataset.items())
+        say(f"{folder}: before the first step, the held-out rows: {held}")
     with suppress(Complete):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if signals.stopping:

@@ -130,6 +130,10 @@ class Signals:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.received and not state.global_step:  # the evaluation before the first step
+            raise Interrupted(self.received)
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.stopping:  # it was saved at the end of its step
             control.should_save = control.should_evaluate = False

@@ -21,7 +21,7 @@ qilin train "$recipes/sft.yaml"
 qilin train "$recipes/dpo.yaml"
 [ -e tiny/dpo-merged ] || qilin merge tiny/dpo --out tiny/dpo-merged --dtype float32
 
-# 6. The score: what each stage made of its held-out rows.
+# 6. What each stage made of its held-out rows.
 python - <<'END'
 import json
 
@@ -34,3 +34,6 @@ for stage in ("cpt", "sft", "dpo"):
         if name in after:
             print(f"{stage}    {name:18}", *(f"{numbers.get(name, float('nan')):8.3f}" for numbers in (before, after)))
 END
+
+# 7. Exams and open questions of the sample, by likelihood and by reply. So small a model guesses: see the column of chance.
+qilin eval "$recipes/eval.yaml"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("trl", reason="needs the train extra: pip install -e '.[train]'")
+pytest.importorskip("lm_eval", reason="needs the eval extra: pip install -e '.[eval]'")
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("README.md", "begun.json", "curves.png", "metrics.jsonl", "qilin.json", "run.json", "tokenizer.json")
@@ -107,6 +108,18 @@ def test_the_merged_model_loads_and_ends_its_replies(story: tuple[Path, str]) ->
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[0, 2] ")
+
+
+def test_the_exams_are_scored(story: tuple[Path, str]) -> None:
+    folder, said = story
+    result = json.loads((folder / "eval" / "result.json").read_text("utf-8"))
+    run = json.loads((folder / "dpo" / "run.json").read_text("utf-8"))
+    assert result["answerer"]["template"] == run["lineage"]["template"]
+    for method, scores in result["exam"]["cmexam/test"]["closed"].items():
+        assert 0 <= scores["accuracy"]["low"] <= scores["accuracy"]["high"] <= 1, method
+        assert scores["n"] > 0
+    assert result["open"]["huatuo26m/test"]["closed"]["zh"]["n"] > 0
+    assert "| letters |" in said
 
 
 def test_the_same_command_again_does_nothing(story: tuple[Path, str]) -> None:

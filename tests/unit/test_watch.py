@@ -97,6 +97,16 @@ def test_a_signal_in_a_step_saves_at_its_end_and_stops() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_in_the_evaluation_before_the_first_step_does_not_wait_for_its_end() -> None:
+    with Signals() as signals:
+        signals.on_train_begin(ARGS, state([]), control())
+        signals.on_prediction_step(ARGS, state([]), control())
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.on_prediction_step(ARGS, state([], global_step=3), control())  # later ones do: there is work to save
+        with pytest.raises(Interrupted):
+            signals.on_prediction_step(ARGS, state([]), control())
+
+
 def test_a_signal_between_steps_ends_at_once() -> None:
     with Signals() as signals:
         signals.on_train_begin(ARGS, state([]), control())
