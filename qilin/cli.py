@@ -39,6 +39,21 @@ class DtypeName(StrEnum):
     float32 = "float32"
 
 
+class WordsName(StrEnum):
+    """What BM25 counts."""
+
+    bigrams = "bigrams"
+    rjieba = "rjieba"
+
+
+class ModeName(StrEnum):
+    """How passages are searched."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    fusion = "fusion"
+
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML).")]
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes that tokenise; default: one a core.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -139,6 +154,65 @@ def import_(
     typer.echo(str(out))
 
 
+@app.command()
+def index(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The rag stage of a build, such as out/rag.")],
+    out: Annotated[Path, typer.Option(help="Folder of the index; one that is there is brought up to date.")],
+    eval_data: Annotated[
+        Path | None, typer.Option("--eval", help="The eval stage whose items must not be found, such as out/eval.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Sentence-transformers model; default: BM25 alone.")
+    ] = None,
+    words: Annotated[WordsName, typer.Option(help="What BM25 counts: pairs of characters, or words.")] = (
+        WordsName.bigrams
+    ),
+    as_json: Json = False,
+) -> None:
+    """Index passages for retrieval; the same command again adds what is new, and goes on after a break."""
+    from dataclasses import asdict
+
+    _quiet()
+    from qilin.rag.index import build
+
+    with _bar() as progress:
+        done = build(data, out, encoder=encoder, words=words.value, eval_data=eval_data, progress=progress)
+    _print_json(asdict(done)) if as_json else typer.echo(str(done))
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a model.")],
+    index: Annotated[Path, typer.Option(help="Folder that `qilin index` wrote.")],
+    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What is asked.")] = None,
+    mode: Annotated[
+        ModeName | None, typer.Option(help="Search by words, by vectors, or both; default: the best.")
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="Passages to show the model.")] = 3,
+    web: Annotated[bool, typer.Option("--web", help="Answer questions on a page of this computer instead.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8000,
+    as_json: Json = False,
+) -> None:
+    """Answer a question from retrieved passages, with citations that are checked. Not for clinical use."""
+    if (question is None) != web:
+        raise RecipeError("qilin ask", ["give a question, or --web, and not both"])
+    _quiet()
+    from qilin.ask import open_asker, show
+
+    with _waiting("Loading the model"):
+        asker = open_asker(model, index, mode=mode.value if mode else None, k=k)
+    if question is None:
+        from qilin.web import serve
+
+        serve(asker, port)
+        return
+    from dataclasses import asdict
+
+    with _waiting("Answering"):
+        found = asker.ask(question)
+    _print_json(asdict(found)) if as_json else typer.echo(show(found))
+
+
 @app.command(name="eval")
 def eval_(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Evaluation recipe (YAML).")], as_json: Json = False
@@ -182,6 +256,18 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield step
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """A sign of life on a terminal's standard error; silent anywhere else."""
+    from rich.console import Console
+
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
 
 
 def _print_json(value: Any) -> None:

@@ -16,7 +16,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from qilin.rag.dense import Dense, Store, keys, write_dense
 from qilin.rag.encode import Encoder, find_encoder
 from qilin.rag.leaks import GRAM, SHARE, WHAT, Leaks
 from qilin.rag.passages import COLUMNS, SCHEMA, Passages, read
-from qilin.rag.tokens import Words, fold, joined, tokenizer
+from qilin.rag.tokens import Words, fold, joined, missing, tokenizer
 from qilin.rag.words import Writer
 from qilin.run import write_json
 
@@ -39,6 +40,8 @@ Progress = Callable[[int, int, str], None]
 FORMAT = 1
 _INDEX = "index.json"
 _ITEMS = ("id", "kind", *WHAT)
+_NEEDED = {"tantivy": "tantivy"}
+_NEEDED_TO_ENCODE = {"faiss": "faiss-cpu", "sentence_transformers": "sentence-transformers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Index:
     """A finished index.
 
     leaked: passages that hold an evaluation item, by what of it they hold; they stay, marked, and are left out of
-    searches unless asked for. added, removed, encoded: what this build changed, against the index that was there.
+    searches unless asked for; None where no evaluation items were given. added, removed, encoded: what this build
+    changed, against the index that was there. built: whether there was anything to do.
     """
 
     folder: Path
@@ -55,16 +59,25 @@ class Index:
     words: Words
     encoder: str
     dimensions: int
-    leaked: Mapping[str, int] = field(default_factory=dict)
+    leaked: Mapping[str, int] | None = None
     added: int = 0
     removed: int = 0
     encoded: int = 0
+    built: bool = False
 
     def __str__(self) -> str:
         how = f"BM25 by {self.words}" + (f", {self.dimensions} dimensions of {self.encoder}" if self.encoder else "")
         change = f"{self.added:,} added, {self.removed:,} removed, {self.encoded:,} encoded"
-        leaked = f"{sum(self.leaked.values()):,} hold evaluation items"
-        return f"{self.folder}: {self.passages:,} passages ({how}); {change}; {leaked}"
+        return (
+            f"{self.folder}: {self.passages:,} passages ({how}); "
+            f"{change if self.built else 'nothing new, so nothing was done'}; {self._purged()}"
+        )
+
+    def _purged(self) -> str:
+        if self.leaked is None:
+            return "not compared with evaluation items, for that give --eval"
+        kinds = ", ".join(f"{what} {count:,}" for what, count in self.leaked.items())
+        return f"{sum(self.leaked.values()):,} purged for holding evaluation items" + (f" ({kinds})" if kinds else "")
 
 
 def build(
@@ -87,11 +100,16 @@ def build(
         if opened:
             verify(opened)
     tokenizer(words)
+    for module, package in (_NEEDED | (_NEEDED_TO_ENCODE if encoder else {})).items():
+        if find_spec(module) is None:  # said now, not after hours of encoding
+            raise missing(package)
     work = _Work(stage, items, find_encoder(encoder) if encoder else None, words)
+    # A folder by its whole path: questions may be asked from elsewhere.
+    name = str(Path(encoder).resolve()) if encoder and Path(encoder).is_dir() else encoder or ""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
-            return work.done(out) or work.run(out, encoder or "", progress or (lambda done, total, what: None))
+            return work.done(out) or work.run(out, name, progress or (lambda done, total, what: None))
     except OSError as error:
         why = error.strerror or error
         raise RunError(f"{out} cannot be written ({why}); make room there or give another folder") from error
@@ -167,7 +185,7 @@ class _Work:
             "words": self.words,
             "encoder": name,
             "dimensions": dimensions,
-            "leaked": leaked,
+            "leaked": leaked if self.items else None,
             "files": _sizes(folder),
         }
         now, then = _marks(passages), _marks(before) if before else np.zeros(0, "S16")
@@ -176,7 +194,7 @@ class _Work:
             if other != folder and other.is_dir():
                 shutil.rmtree(other)
         added, removed = (int((~np.isin(*pair)).sum()) for pair in ((now, then), (then, now)))
-        return replace(_index(out, content), added=added, removed=removed, encoded=encoded)
+        return replace(_index(out, content), added=added, removed=removed, encoded=encoded, built=True)
 
     def _write(self, folder: Path, progress: Progress) -> dict[str, int]:
         """Write the passages, their words and the list of leaks; how many leaks there are, by what they hold."""

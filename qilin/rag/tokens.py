@@ -89,4 +89,4 @@ def _grams(text: str) -> list[str]:
 
 def missing(package: str) -> RunError:
     """The error for a package of the extra `eval` that is not installed."""
-    return RunError(f"retrieval needs the package {package}, which is not installed: pip install 'chimed[eval]'")
+    return RunError(f"this needs the package {package}, which is not installed: pip install 'chimed[eval]'")

@@ -85,7 +85,7 @@ def test_the_sample_is_indexed_and_searched(sample: Path, encoder: Path, tmp_pat
     assert (done.passages, done.added, done.removed, done.dimensions) == (rows, rows, 0, 16)
     assert str(done) == (
         f"{out}: {rows:,} passages (BM25 by bigrams, 16 dimensions of {encoder}); {rows:,} added, 0 removed, "
-        f"{done.encoded:,} encoded; {sum(done.leaked.values()):,} hold evaluation items"
+        f"{done.encoded:,} encoded; 0 purged for holding evaluation items"
     )
     assert {path.name for path in out.iterdir()} == {"index.json", ".lock", f"index-{done.digest[:16]}"}
     retriever = Retriever(out)
@@ -224,6 +224,74 @@ def test_bad_input_is_one_sentence(sample: Path, encoder: Path, tmp_path: Path) 
     with pytest.raises(RunError, match="cannot be written"):
         build(sample / "rag", tmp_path / "file")
     assert not out.exists() or not (out / "index.json").exists()
+
+
+def qilin(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qilin.cli", "index", *map(str, arguments)]
+    where = os.environ | {"PYTHONPATH": str(ROOT)} | more
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=where)
+
+
+def test_the_command_says_what_it_did(sample: Path, encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    questions = pq.read_table(next((sample / "eval").glob("test-*.parquet")))["question"].to_pylist()
+
+    def leak(table: pa.Table) -> pa.Table:
+        texts = table["text"].to_pylist()
+        texts[0] = f"{texts[0]}。{max(questions, key=len)}"
+        return table.set_column(table.column_names.index("text"), "text", pa.array(texts))
+
+    leaky = restage(sample / "rag", tmp_path / "leaky", leak)
+    rows = pq.read_table(leaky / "train-00000-of-00001.parquet").num_rows
+    done = qilin(leaky, "--out", out, "--eval", sample / "eval", "--encoder", encoder)
+    assert (done.returncode, done.stderr) == (0, "")
+    held = f"{out}: {rows:,} passages (BM25 by bigrams, 16 dimensions of {encoder})"
+    assert done.stdout.startswith(f"{held}; {rows:,} added, 0 removed, ")
+    purged = "1 purged for holding evaluation items (question 1)\n"
+    assert done.stdout.endswith(f" encoded; {purged}")
+    again = qilin(leaky, "--out", out, "--eval", sample / "eval", "--encoder", encoder)
+    assert again.stdout == f"{held}; nothing new, so nothing was done; {purged}"
+    fewer = restage(sample / "rag", tmp_path / "fewer", lambda table: leak(table).slice(2))
+    less = qilin(fewer, "--out", out, "--encoder", encoder, "--json")
+    assert {"passages": rows - 2, "added": 0, "removed": 2, "encoded": 0, "leaked": None}.items() <= json.loads(
+        less.stdout
+    ).items()
+
+
+def test_bad_input_to_the_command_ends_with_2(sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    for arguments, sentence in (
+        ((tmp_path / "nowhere",), "nowhere is not a folder"),
+        ((sample / "eval",), "holds data for the stage eval, not rag"),
+        ((sample / "rag", "--encoder", tmp_path / "nowhere"), "is neither a folder nor an encoder"),
+        ((sample / "rag", "--words", "jieba"), "'jieba' is not one of 'bigrams', 'rjieba'"),
+    ):
+        done = qilin(*arguments, "--out", out)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert sentence in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "options"),
+    [
+        ("tantivy", "tantivy", []),
+        ("rjieba", "rjieba", ["--words", "rjieba"]),
+        ("faiss", "faiss-cpu", ["--encoder"]),
+        ("sentence_transformers", "sentence-transformers", ["--encoder"]),
+    ],
+)
+def test_a_missing_package_is_named(
+    module: str, package: str, options: list[str], sample: Path, encoder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{module!r}] = None\n")
+    given = [*options, encoder] if options == ["--encoder"] else options
+    done = qilin(sample / "rag", "--out", tmp_path / "out", *given, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"qilin: this needs the package {package}, which is not installed: pip install 'chimed[eval]'\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_encoder_never_brings_code(sample: Path, encoder: Path, tmp_path: Path) -> None:

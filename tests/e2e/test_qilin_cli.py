@@ -227,7 +227,7 @@ def test_a_plan_warns(lab: Path) -> None:
             "wrong.yaml: trainer.leaning_rate: unknown key of SFTConfig; did you mean",
         ),
         ({"data": {"path": "out/dpo"}}, (), "out/dpo holds data for the stage dpo, not sft"),
-        ({"data": {"path": "none"}}, (), "none is not a folder; data.path is a stage folder such as out/sft"),
+        ({"data": {"path": "none"}}, (), "none is not a folder; give a stage folder that `chimed build` made"),
         ({"model": {"path": "none"}}, (), "none: is no folder here, and the Hub gives no such model"),
         (
             {"model": {"template": "llama3"}},
