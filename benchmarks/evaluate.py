@@ -58,7 +58,7 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     from qilin import models  # noqa: PLC0415
     from qilin.evaluate import exam, prompt  # noqa: PLC0415
     from qilin.evaluate.local import Reader  # noqa: PLC0415
-    from qilin.evaluate.run import candidates  # noqa: PLC0415
+    from qilin.evaluate.questions import candidates  # noqa: PLC0415
     from qilin.recipe import Model  # noqa: PLC0415
 
     said = Model(path=options.model, dtype=options.dtype)

@@ -229,6 +229,25 @@ def eval_(
     typer.echo((folder / ("result.json" if as_json else "report.md")).read_text(encoding="utf-8"), nl=False)
 
 
+@app.command()
+def tasks(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Evaluation recipe (YAML).")],
+    out: Annotated[Path, typer.Option(help="New folder for the task files.")],
+    as_json: Json = False,
+) -> None:
+    """Write a recipe's exams as tasks of lm-eval: YAML and JSON lines, without code."""
+    from dataclasses import asdict
+
+    from qilin.evaluate.recipe import load_recipe
+
+    said = load_recipe(recipe)
+    _quiet()
+    from qilin.evaluate.tasks import export
+
+    done = export(said, out)
+    _print_json(asdict(done)) if as_json else typer.echo(str(done))
+
+
 def _quiet() -> None:
     """Take away what libraries say to their own developers and users of their next version; telemetry stays off."""
     import logging

@@ -94,7 +94,9 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         why = "has no manifest.json, so it is not a finished build" if path.is_dir() else "is not a folder"
-        raise DataError(f"{path} {why}; give a stage folder that `chimed build` made, such as out/sft or out/rag") from error
+        raise DataError(
+            f"{path} {why}; give a stage folder that `chimed build` made, such as out/sft or out/rag"
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}); build the folder again") from error
     kinds = {"stage": str, "rows": dict, "files": dict}

@@ -21,20 +21,18 @@ Ids = tuple[int, ...]
 ROWS = 64  # candidates that are read at once after their prompt
 
 
-class Reader:
-    """A causal model and its tokenizer, read through a chat template or, where there is none, as plain text.
+class Encoding:
+    """Conversations and replies as the ids of a tokenizer: through its chat template or, without one, as plain text.
 
     end: what ends a reply. Raises ModelError for a tokenizer with several chat templates.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         if not isinstance(tokenizer.chat_template, str | None):
             raise ModelError("the tokenizer has several chat templates; choose one with model.template")
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.tokenizer = tokenizer
         self.template: str = tokenizer.chat_template or ""
         self.tail, self.end = self._edges()
-        self.room: int = model.config.get_text_config().max_position_embeddings
-        self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._prompts: dict[str, Ids] = {}
         self._replies: dict[str, Ids] = {}
 
@@ -56,6 +54,51 @@ class Reader:
     def forget(self) -> None:
         """Let go of the prompts that were read."""
         self._prompts.clear()
+
+    def text(self, context: str) -> str:
+        """Messages (JSON) as the text that the ids of `prompt` stand for, with what the tokenizer sets before it."""
+        turns = json.loads(context)
+        if self.template:
+            return str(self._render(turns, tokenize=False))
+        begins = self.tokenizer.bos_token_id is not None and self.prompt(context)[0] == self.tokenizer.bos_token_id
+        return f"{self.tokenizer.bos_token if begins else ''}{plain(turns)}"
+
+    def _encode(self, turns: list[dict[str, str]]) -> list[int]:
+        if not self.template:
+            ids: list[int] = self.tokenizer.encode(plain(turns), split_special_tokens=True)
+            return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
+        encoded: list[int] = self._render(turns, return_dict=False, sanitize_control_tokens=True)
+        return encoded
+
+    def _render(self, turns: list[dict[str, str]], **how: bool) -> Any:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, **how)
+        except TemplateError as error:
+            raise ModelError(f"the chat template refuses a conversation: {error}") from error
+
+    def _edges(self) -> tuple[str, str]:
+        """What stands before a reply and what ends it."""
+        asked = [{"role": "user", "content": "甲"}]
+        if not self.template:
+            return plain(asked), END_OF_PLAIN
+        render = self.tokenizer.apply_chat_template
+        tail = render(asked, add_generation_prompt=True, tokenize=False).rpartition("甲")[2]
+        after = render([*asked, {"role": "assistant", "content": "乙"}], tokenize=False).rpartition("乙")[2].lstrip()
+        specials = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        ends = [token for token in specials if after.startswith(token)]
+        return tail, max(ends, key=len, default=self.tokenizer.eos_token)
+
+
+class Reader(Encoding):
+    """A causal model that is read through its tokenizer. room: how many tokens it has for a prompt and a reply."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+        super().__init__(tokenizer)
+        self.model, self.batch_size = model, batch_size
+        self.room: int = model.config.get_text_config().max_position_embeddings
+        self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def stops(self) -> list[int]:
         """The ids that end a reply: the model's own, the tokenizer's, and the end of turn."""
@@ -129,31 +172,6 @@ class Reader:
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=self.model.device)
-
-    def _encode(self, turns: list[dict[str, str]]) -> list[int]:
-        if not self.template:
-            ids: list[int] = self.tokenizer.encode(plain(turns), split_special_tokens=True)
-            return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
-        from jinja2 import TemplateError
-
-        render = self.tokenizer.apply_chat_template
-        try:
-            ids = render(turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
-        except TemplateError as error:
-            raise ModelError(f"the chat template refuses a conversation: {error}") from error
-        return ids
-
-    def _edges(self) -> tuple[str, str]:
-        """What stands before a reply and what ends it."""
-        asked = [{"role": "user", "content": "甲"}]
-        if not self.template:
-            return plain(asked), END_OF_PLAIN
-        render = self.tokenizer.apply_chat_template
-        tail = render(asked, add_generation_prompt=True, tokenize=False).rpartition("甲")[2]
-        after = render([*asked, {"role": "assistant", "content": "乙"}], tokenize=False).rpartition("乙")[2].lstrip()
-        specials = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        ends = [token for token in specials if after.startswith(token)]
-        return tail, max(ends, key=len, default=self.tokenizer.eos_token)
 
 
 def as_lm(reader: Reader) -> Any:

@@ -6,6 +6,7 @@ which travels with each request. What no answer came for is a failure with a rea
 
 import hashlib
 import json
+import math
 import os
 import time
 import urllib.request
@@ -23,7 +24,7 @@ from qilin.evaluate.exam import Item
 from qilin.evaluate.prompt import STOP_OF_PLAIN
 from qilin.evaluate.recipe import Baseline, Method, Recipe, Server
 
-TOO_LONG, NO_ANSWER = "too long", "no answer"
+TOO_LONG, NO_ANSWER, NO_NUMBER = "too long", "no answer", "not a number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Answerer:
             _instance("loglikelihood", ask, self._said(ask, candidate)) for ask in asks for candidate in ask.candidates
         ]
         scores = iter(self.lm.loglikelihood(requests, disable_tqdm=True) if requests else ())
-        return [{"scores": {candidate: next(scores)[0] for candidate in ask.candidates}} for ask in asks]
+        found = [{candidate: float(next(scores)[0]) for candidate in ask.candidates} for ask in asks]
+        # Weights that overflow in 16 bits give no likelihoods; the likeliest of those would always be A.
+        return [{"scores": own} if all(map(math.isfinite, own.values())) else {"failure": NO_NUMBER} for own in found]
 
     def _generate(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         plain = self.reader is not None and not self.reader.template
@@ -140,6 +143,7 @@ def _local(recipe: Recipe) -> Answerer:
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "template": used,
         "end": reader.end,
+        "stops": reader.stops(),
         "batch_size": recipe.batch_size,  # rounding hangs on it
         "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
     }

@@ -4,7 +4,7 @@ import hashlib
 import heapq
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qilin.errors import DataError
 from qilin.evaluate.exam import Item
@@ -27,6 +27,11 @@ class Passage:
     number: int
     title: str
     text: str
+
+    @property
+    def block(self) -> str:
+        """What the model reads of it, but for its number: a title stands on a line of its own."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
 
 
 def messages(item: Item, shots: Sequence[Item] = (), passages: Sequence[Passage] = ()) -> Messages:
@@ -81,25 +86,32 @@ def draw(candidates: Sequence[Item], number: int, asked: Sequence[Item], *, seed
 
 
 def passages(found: Sequence[tuple[str, str, str]], budget: int) -> list[Passage]:
-    """The (id, title, text) that fit a budget of characters, best first; the last one is cut to fit.
+    """The (id, title, text) that fit a budget of characters, titles included, best first; the last is cut to fit.
+
+    A title that its text begins with is not shown twice.
 
     >>> [passage.text for passage in passages([("a", "", "甲乙丙"), ("b", "", "丁戊"), ("c", "", "己")], 4)]
     ['甲乙丙', '丁']
     """
     kept: list[Passage] = []
-    for id_, title, text in found:
-        cut = text[:budget]
-        if not cut:
+    for id_, named, said in found:
+        title, text = " ".join(named.split()), said.strip()
+        passage = Passage(id_, len(kept) + 1, "" if text.startswith(title) else title, text)
+        over = len(passage.block) - budget
+        if over > 0:
+            passage = replace(passage, text=passage.text[: max(0, len(passage.text) - over)])
+        if not passage.text:
             break
-        kept.append(Passage(id_, len(kept) + 1, title, cut))
-        budget -= len(cut)
+        kept.append(passage)
+        budget -= len(passage.block)
     return kept
 
 
 def digest() -> str:
     """sha256 of the wording, over one question of each kind in both forms: equal digests, equal frames."""
     asked = Item("a/1", "a", "test", "甲", ("乙", "丙"), "A"), Item("a/2", "a", "test", "甲", (), "乙")
-    forms = [messages(item, asked[:1], [Passage("丁", 1, "戊", "己")]) for item in asked]
+    shown = [Passage("丁", 1, "戊", "己"), Passage("庚", 2, "", "辛")]
+    forms = [messages(item, asked[:1], shown) for item in asked]
     return hashlib.sha256("\0".join([*map(dump, forms), *map(plain, forms)]).encode()).hexdigest()
 
 
@@ -118,5 +130,5 @@ def _asked(item: Item) -> str:
 def _shown(given: Sequence[Passage]) -> str:
     if not given:
         return ""
-    blocks = [f"[{passage.number}] {passage.title}\n{passage.text}".strip() for passage in given]
+    blocks = [f"[{passage.number}] {passage.block}" for passage in given]
     return "\n\n".join([_GROUNDS, *blocks, ""]) + "\n"

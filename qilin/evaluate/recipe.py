@@ -72,12 +72,14 @@ class Rag(_Closed):
     """Passages before the question.
 
     index: a folder that `qilin index` wrote. k: passages a question. budget: characters they may take together.
+    leaked: whether passages that hold an evaluation item are searched too; a run with them shows what they are worth.
     """
 
     index: Path
     mode: Literal["bm25", "dense", "fusion"] = "bm25"
     k: Annotated[int, Field(gt=0)] = 3
     budget: Annotated[int, Field(gt=0)] = 1200
+    leaked: bool = False
 
 
 class Recipe(_Closed):
@@ -162,7 +164,13 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
     for name in (*sets, *([source] if isinstance(source, str) else [])):
         if not _SET.fullmatch(name):
             yield f"found the set {name!r}; a set is a source and a split, such as cmexam/test"
-    for where, named in (("data.sets", sets), ("exam.methods", _texts(exam.get("methods")))):
+    once = {
+        "data.sets": sets,
+        "exam.methods": _texts(exam.get("methods")),
+        "open.metrics": _texts(_block(data, "open").get("metrics")),
+        "arms": _texts(data.get("arms")),
+    }
+    for where, named in once.items():
         if twice := sorted({name for name in named if named.count(name) > 1}):
             yield f"{where}: {', '.join(twice)} stands there twice"
     if exam.get("shots") and not source:

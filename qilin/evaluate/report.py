@@ -1,11 +1,11 @@
-"""The scores of an evaluation as tables in Markdown and HTML, beside the published ones."""
+"""The scores of an evaluation as tables, beside the published ones; and as one Markdown page."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Row = tuple[str, ...]
-Table = tuple[str, Row, list[Row]]
 
 PUBLISHED = "published, not measured"
 # Percent of answer sets matched exactly: Qilin-Med (arXiv 2310.09089) and, from random on, CMExam (arXiv 2306.03030).
@@ -26,59 +26,124 @@ EXAM = (
 EXAM_N = 6811
 # Qilin-Med on Huatuo-26M: BLEU-1 and ROUGE-1, by a scorer that was not published.
 OPEN = (("Qilin-Med after SFT", 12.69, 24.21), ("Qilin-Med after DPO", 16.66, 27.44))
-_GROUPS = ("answers", "department", "discipline", "competency", "difficulty")
-_STYLE = "body{font:16px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse;margin:1em 0}"
-_STYLE += "th,td{border:1px solid #bbb;padding:.2em .6em;text-align:left}"
+GROUPS = ("department", "answers", "discipline", "competency", "disease_group", "difficulty")
+WARNING = "Not for clinical use: exam scores say nothing about whether advice to a patient is right or safe."
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
-    parts = [f"# {_name(result)}"]
-    for title, head, rows in _tables(result):
-        parts += [f"## {title}", "\n".join(map(_line, [head, ("---",) * len(head), *rows]))]
-    return "\n\n".join([*parts, *_notes(result)]) + "\n"
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of texts. note: how to read it. plot: the name of its picture. minor: whether a page may fold it."""
+
+    title: str
+    head: Row
+    rows: Sequence[Row]
+    note: str = ""
+    plot: str = ""
+    minor: bool = False
 
 
-def html(result: Mapping[str, Any]) -> str:
-    """The report as one HTML page without scripts or outside files."""
-    parts = [f"<h1>{escape(_name(result))}</h1>"]
-    for title, head, rows in _tables(result):
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-        names = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        parts.append(f"<h2>{escape(title)}</h2>\n<table>\n<tr>{names}</tr>\n{body}</table>")
-    parts += [f"<p>{escape(note)}</p>" for note in _notes(result)]
-    top = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(_name(result))}</title>'
-    return f"{top}<style>{_STYLE}</style>\n" + "\n".join(parts) + "\n</html>\n"
+def markdown(result: Mapping[str, Any], plots: Collection[str] = ()) -> str:
+    """The report as Markdown; `plots` are the pictures that lie beside it."""
+    parts = [f"# {_cell(name(result))}", f"**{WARNING}**"]
+    for table in tables(result):
+        parts += [f"## {_cell(table.title)}", *([table.note] if table.note else [])]
+        if table.plot in plots:
+            parts.append(f"![{_cell(table.title)}]({table.plot})")
+        parts.append("\n".join(map(_line, [table.head, ("---",) * len(table.head), *table.rows])))
+    return "\n\n".join([*parts, "## Where these figures come from", *map(_cell, notes(result))]) + "\n"
 
 
-def _tables(result: Mapping[str, Any]) -> Iterator[Table]:
-    for name, arms in result.get("exam", {}).items():
-        yield _exam(_name(result), name, arms)
-        yield from _groups(name, arms)
-    for name, own in result.get("arms", {}).items():
-        if own:
-            yield _arms(name, own)
-    for name, own in result.get("permutations", {}).items():
-        if own:
-            yield _permutations(name, own)
-    for name, arms in result.get("open", {}).items():
-        yield _open(_name(result), name, arms)
+def tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables of a report, set by set: accuracy, arms, what passages were worth, groups, orders; open answers."""
+    who = name(result)
+    grounded = result.get("passages", {})
+    for set_, arms in result.get("exam", {}).items():
+        yield _exam(who, set_, arms)
+        if own := result.get("arms", {}).get(set_):
+            yield _arms(set_, own)
+        if own := grounded.get("exam", {}).get(set_):
+            yield _hits(set_, own)
+            yield _citations(set_, own)
+        yield from _groups(set_, arms)
+        if own := result.get("permutations", {}).get(set_):
+            yield _permutations(set_, own)
+        if own := {arm: methods["generation"] for arm, methods in arms.items() if "generation" in methods}:
+            yield _official(set_, own)
+    for set_, arms in result.get("open", {}).items():
+        yield _open(who, set_, arms)
+        if own := grounded.get("open", {}).get(set_):
+            yield _citations(set_, own)
 
 
-def _exam(who: str, name: str, arms: Mapping[str, Any]) -> Table:
-    head = ("answerer", "arm", "method", "n", "accuracy % (95 %)", "weighted F1 %", "chance %", "failures", "source")
+def name(result: Mapping[str, Any]) -> str:
+    """Who answered."""
+    answerer = result["answerer"]
+    return str(answerer.get("path") or answerer.get("name") or f"baseline {answerer['baseline']}")
+
+
+def slug(set_: str) -> str:
+    """A set's name as part of a file's.
+
+    >>> slug("cmexam/test")
+    'cmexam-test'
+    """
+    return re.sub(r"[^\w.-]", "-", set_)
+
+
+def share(interval: Mapping[str, float] | None) -> str:
+    """A fraction and its interval in percent; a dash where there was nothing to count."""
+    if interval is None:
+        return "–"
+    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def notes(result: Mapping[str, Any]) -> Sequence[str]:
+    """What the figures come from: shots, signatures, versions and hashes."""
+    signatures = sorted(
+        {
+            f"{mode}: {scores['signature']}"
+            for arms in result.get("open", {}).values()
+            for modes in arms.values()
+            for mode, scores in modes.items()
+            if mode not in ("failures", "reasons")
+        }
+    )
+    shots = [f"Shots: {', '.join(result['shots'])}."] if result["shots"] else []
+    hashes = {
+        "answerer": result["answerer"]["sha256"],
+        "frame": result["frame_sha256"],
+        "data": result["data"]["sha256"],
+        "items": result["items_sha256"],
+        "recipe": result["recipe_sha256"],
+    }
+    if result.get("index"):
+        hashes["index"] = result["index"]["sha256"]
+    versions = ", ".join(f"{tool} {number}" for tool, number in result["versions"].items())
+    digests = ", ".join(f"{what} {value[:16]}" for what, value in hashes.items())
+    return [*shots, *signatures, f"Versions: {versions}.", f"sha256: {digests}."]
+
+
+def _exam(who: str, set_: str, arms: Mapping[str, Any]) -> Table:
+    head = ("answerer", "arm", "method", "accuracy % (95 %)", "n", "weighted F1 %", "chance %", "failures", "source")
     rows: list[Row] = []
+    every = [scores for methods in arms.values() for scores in methods.values()]
     for arm, methods in arms.items():
         for method, scores in methods.items():
-            figures = _share(scores["accuracy"]), f"{100 * scores['f1']:.1f}", f"{100 * scores['chance']:.1f}"
-            rows.append((who, arm, method, str(scores["n"]), *figures, _failures(scores), "measured"))
-    if name.startswith("cmexam/"):
-        rows += [(who, "", "", str(EXAM_N), f"{value}", "", "", "", PUBLISHED) for who, value in EXAM]
-    return f"Exam: {name}", head, rows
+            figures = f"{100 * scores['f1']:.1f}", f"{100 * scores['chance']:.1f}", _failures(scores)
+            rows.append((who, arm, method, share(scores["accuracy"]), str(scores["n"]), *figures, "measured"))
+    if set_.startswith("cmexam/"):
+        rows += [(who, "", "", f"{value}", str(EXAM_N), "", "", "", PUBLISHED) for who, value in EXAM]
+    note = (
+        "An answer counts as right when the whole set of letters is. Failures stay in the denominator. Two answerers "
+        f"on these {every[0]['n']:,} items must differ by {100 * max(one['detectable'] for one in every):.1f} points "
+        "for a test at the 5 % level to see it four times in five; by less where they agree more than by chance."
+    )
+    return Table(f"Exam: {set_}", head, rows, note)
 
 
-def _groups(name: str, arms: Mapping[str, Any]) -> Iterator[Table]:
-    for group in _GROUPS:
+def _groups(set_: str, arms: Mapping[str, Any]) -> Iterator[Table]:
+    for group in GROUPS:
         columns = [
             (f"{arm}, {method}", scores["groups"][group])
             for arm, methods in arms.items()
@@ -86,34 +151,104 @@ def _groups(name: str, arms: Mapping[str, Any]) -> Iterator[Table]:
             if group in scores["groups"]
         ]
         if columns:
-            values = columns[0][1]
+            first = columns[0][1]
+            values = sorted(first, key=lambda value: (-first[value]["n"], value)) if group != "answers" else first
             rows = [
-                (value, str(values[value]["n"]), *(_share(shares[value]) for _, shares in columns)) for value in values
+                (value, str(first[value]["n"]), *(share(shares[value]) for _, shares in columns)) for value in values
             ]
-            yield f"{name} by {group}", (group, "n", *(title for title, _ in columns)), rows
+            label = {"answers": "number of right answers", "disease_group": "disease group"}.get(group, group)
+            plot = f"departments-{slug(set_)}.png" if group == "department" else ""
+            head = (label, "n", *(title for title, _ in columns))
+            yield Table(f"{set_}: accuracy by {label}", head, rows, "Percent, with 95 % intervals.", plot, not plot)
 
 
-def _arms(name: str, pairs: Mapping[str, Any]) -> Table:
-    head = ("arms", "method", "n", "difference in points (95 %)", "only first right", "only second right", "McNemar p")
+def _arms(set_: str, pairs: Mapping[str, Any]) -> Table:
+    head = ("arms", "method", "n", "difference in points (95 %)", "gained", "lost", "McNemar p")
     rows: list[Row] = []
     for pair, methods in pairs.items():
         for method, found in methods.items():
             counts = str(found["only_second"]), str(found["only_first"])
-            rows.append((pair, method, str(found["n"]), _share(found["difference"]), *counts, f"{found['p']:.2g}"))
-    return f"Arms compared: {name}", head, rows
+            rows.append((pair, method, str(found["n"]), share(found["difference"]), *counts, p_value(found["p"])))
+    note = (
+        "The same items in both arms; gained: right in the first of the two alone; lost: in the second alone. Exact "
+        "McNemar test, two-sided, not corrected for the number of pairs."
+    )
+    return Table(f"{set_}: arms compared", head, rows, note, f"arms-{slug(set_)}.png")
 
 
-def _permutations(name: str, methods: Mapping[str, Any]) -> Table:
+def p_value(p: float) -> str:
+    """A p value as it is read.
+
+    >>> p_value(0.04321), p_value(1e-9)
+    ('0.043', '< 0.0001')
+    """
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def _hits(set_: str, arms: Mapping[str, Any]) -> Table:
+    head = (
+        "arm",
+        "method",
+        "passages each",
+        "part",
+        "n",
+        "share of items %",
+        "accuracy % (95 %)",
+        "closed book there %",
+    )
+    rows: list[Row] = []
+    for arm, found in arms.items():
+        for method, parts in found["accuracy"].items():
+            for part, own in parts.items():
+                n = own["accuracy"]["n"] if own else 0
+                accuracy = share(own["accuracy"]) if own else "–"
+                closed = share(own["closed"]) if own else "–"
+                part_share = f"{100 * n / found['n']:.1f}"
+                rows.append((arm, method, str(found["shown"]), part, str(n), part_share, accuracy, closed))
+    note = (
+        "A hit is an item where one passage that was shown holds the text of every right option (folded: case, width, "
+        "script and punctuation do not count; options under two characters never count). It need not answer the "
+        "question, and items that are hits may be easier: the closed book on the same items shows by how much."
+    )
+    return Table(f"{set_}: accuracy given hit and given miss", head, rows, note)
+
+
+def _citations(set_: str, arms: Mapping[str, Any]) -> Table:
+    head = ("arm", "replies with passages", "cite a passage % (95 %)", "cite an unknown number % (95 %)")
+    rows = [(arm, str(own["replies"]), share(own["cited"]), share(own["unknown"])) for arm, own in arms.items()]
+    note = (
+        "Citations in generated replies, checked against the passages that were shown. An exam asks for letters alone: "
+        "few replies to it cite."
+    )
+    return Table(f"{set_}: citations", head, rows, note)
+
+
+def _permutations(set_: str, methods: Mapping[str, Any]) -> Table:
     head = ("method", "n", "same answer in every order % (95 %)", "accuracy % by order")
     rows: list[Row] = []
     for method, found in methods.items():
         agreement = found["agreement"]
-        orders = ", ".join(f"{100 * own['value']:.1f}" for own in found["accuracy"])
-        rows.append((method, *((str(agreement["n"]), _share(agreement)) if agreement else ("0", "")), orders))
-    return f"Order of the options: {name}", head, rows
+        orders = ", ".join(f"{100 * one['value']:.1f}" for one in found["accuracy"])
+        rows.append((method, str(agreement["n"]) if agreement else "0", share(agreement), orders))
+    return Table(f"{set_}: order of the options", head, rows, minor=True)
 
 
-def _open(who: str, name: str, arms: Mapping[str, Any]) -> Table:
+def _official(set_: str, arms: Mapping[str, Any]) -> Table:
+    head = ("arm", "script", "n it counts", "failures", "accuracy %", "precision %", "recall %", "F1 %")
+    rows: list[Row] = []
+    for arm, scores in arms.items():
+        for own in scores["official"]:
+            figures = (own[key] for key in ("accuracy", "precision", "recall", "f1"))
+            shown = ("–" if figure is None else f"{100 * figure:.1f}" for figure in figures)
+            rows.append((arm, own["script"], str(own["n"]), str(own["failures"]), *shown))
+    note = (
+        "What two scripts of the CMExam release print for the same replies, their faults included: for comparison with "
+        "figures made by them, not to be believed."
+    )
+    return Table(f"{set_}: the official scripts", head, rows, note, minor=True)
+
+
+def _open(who: str, set_: str, arms: Mapping[str, Any]) -> Table:
     metrics = ("bleu-1", "bleu-4", "rouge-1", "rouge-2", "rouge-l")
     head = ("answerer", "arm", "mode", "n", *metrics, "length ratio", "empty", "failures", "source")
     rows: list[Row] = []
@@ -123,22 +258,13 @@ def _open(who: str, name: str, arms: Mapping[str, Any]) -> Table:
                 figures = (_figure(scores, metric) for metric in metrics)
                 counts = f"{scores['length_ratio']:.2f}", str(scores["empty"]), _failures(modes)
                 rows.append((who, arm, mode, str(scores["n"]), *figures, *counts, "measured"))
-    if name.startswith("huatuo26m/"):
+    if set_.startswith("huatuo26m/"):
         rows += [
             (who, "", "not published", "", f"{bleu}", "", f"{rouge}", "", "", "", "", "", PUBLISHED)
             for who, bleu, rouge in OPEN
         ]
-    return f"Open answers: {name}", head, rows
-
-
-def _name(result: Mapping[str, Any]) -> str:
-    answerer = result["answerer"]
-    return str(answerer.get("path") or answerer.get("name") or f"baseline {answerer['baseline']}")
-
-
-def _share(interval: Mapping[str, float]) -> str:
-    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    note = "Figures of different modes cannot be compared, and longer replies score higher: look at the length ratio."
+    return Table(f"Open answers: {set_}", head, rows, note)
 
 
 def _figure(scores: Mapping[str, Any], metric: str) -> str:
@@ -153,28 +279,10 @@ def _failures(scores: Mapping[str, Any]) -> str:
     return f"{scores['failures']} ({reasons})" if reasons else str(scores["failures"])
 
 
-def _notes(result: Mapping[str, Any]) -> Sequence[str]:
-    notes = ["An answer counts as right when the whole set of letters is; failures stay in the denominator."]
-    signatures = sorted(
-        {
-            f"{mode}: {scores['signature']}"
-            for arms in result.get("open", {}).values()
-            for modes in arms.values()
-            for mode, scores in modes.items()
-            if mode not in ("failures", "reasons")
-        }
-    )
-    if result["shots"]:
-        notes.append(f"Shots: {', '.join(result['shots'])}.")
-    hashes = {
-        "answerer": result["answerer"]["sha256"],
-        "frame": result["frame_sha256"],
-        "data": result["data"]["sha256"],
-        "items": result["items_sha256"],
-        "recipe": result["recipe_sha256"],
-    }
-    return [*notes, *signatures, "sha256: " + ", ".join(f"{name} {value[:16]}" for name, value in hashes.items()) + "."]
-
-
 def _line(cells: Row) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """A text on one line of Markdown in which nothing is a mark of a table or of HTML."""
+    return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

@@ -3,7 +3,7 @@
 answers.sqlite    every answer so far, under the hash of all that it hangs on: a killed run goes on from here
 items.jsonl       one line an item and arm: what was asked, each method's answer, and why there is none
 result.json       the scores, and the hash of everything they come from
-report.md, .html  the scores in tables, beside the published ones
+report.md, .html  the scores in tables and plots (*.png), beside the published ones
 
 An interrupted run and an undisturbed one leave the same items.jsonl and result.json.
 """
@@ -16,7 +16,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,19 @@ from qilin.errors import DataError
 from qilin.evaluate import answers, exam, prompt, stats
 from qilin.evaluate.exam import Item
 from qilin.evaluate.extract import letters
+from qilin.evaluate.grounding import cites, grounding
 from qilin.evaluate.model import Answerer, Ask, open_answerer
-from qilin.evaluate.prompt import Passage
+from qilin.evaluate.page import html
+from qilin.evaluate.plots import draw
+from qilin.evaluate.questions import Asked, Questions, candidates, methods, questions
 from qilin.evaluate.recipe import Arm, Method, Recipe
-from qilin.evaluate.report import html, markdown
+from qilin.evaluate.report import markdown
 
 Progress = Callable[[int, int, str], None]
 Answers = Mapping[tuple[str, str, int, Method], Mapping[str, Any]]  # by item, arm, permutation and method
+RESULT = "result.json"
 NO_LETTERS = "no letters"
 CHUNK = 8  # batches of choices that are stored together; replies, which take longer, are stored batch by batch
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An item in one arm: permutation `number` of its options, the prompt, and what was shown before the question."""
-
-    item: Item
-    set: str
-    arm: Arm
-    number: int
-    prompt: str
-    passages: tuple[Passage, ...]
 
 
 def evaluate(recipe: Recipe, progress: Progress = lambda done, total, what: None) -> Path:
@@ -57,24 +49,22 @@ def evaluate(recipe: Recipe, progress: Progress = lambda done, total, what: None
     """
     folder = recipe.output_dir
     with run.hold(folder):
-        sets = {
-            name: exam.read_items(recipe.data.path, [name], rows=recipe.data.rows, seed=recipe.seed)
-            for name in recipe.data.sets
-        }
-        items = [item for own in sets.values() for item in own]
-        shots = _shots(recipe, items)
-        asked = list(_ask(recipe, sets, shots))
+        all_ = questions(recipe)
         answerer = open_answerer(recipe)
         with closing(_open(folder / "answers.sqlite")) as store:
-            found = _answer(answerer, asked, recipe, store, progress)
-        lines = [_line(one, recipe, found) for one in asked if one.number == 0]
+            found = _answer(answerer, all_.asked, recipe, store, progress)
+        lines = [_line(one, recipe, found) for one in all_.asked if one.number == 0]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        _write(folder / "items.jsonl", text)
-        result = _result(recipe, answerer, sets, shots, hashlib.sha256(text.encode()).hexdigest())
-        result |= _scores(recipe, asked, found)
-        _write(folder / "report.md", markdown(result))
-        _write(folder / "report.html", html(result))
-        run.write_json(folder / "result.json", result)
+        result = _result(recipe, answerer, all_, hashlib.sha256(text.encode()).hexdigest())
+        result |= _scores(recipe, all_.asked, found)
+        (folder / RESULT).unlink(missing_ok=True)  # an older one speaks of other items than those that follow
+        _write(folder / "items.jsonl", text.encode())
+        plots = draw(result)
+        for name, data in plots.items():
+            _write(folder / name, data)
+        _write(folder / "report.md", markdown(result, plots).encode())
+        _write(folder / "report.html", html(result, plots).encode())
+        run.write_json(folder / RESULT, result)
     return folder
 
 
@@ -86,59 +76,6 @@ def predict(method: Method, answer: Mapping[str, Any], options: Sequence[str]) -
         return letters(answer["reply"], options)
     scores: Mapping[str, float] = answer["scores"]
     return max(scores, key=lambda candidate: scores[candidate])
-
-
-def candidates(item: Item, method: Method) -> tuple[str, ...]:
-    """What a method chooses among: single letters, or all sets of letters.
-
-    >>> candidates(Item("a/1", "a", "test", "?", ("甲", "乙", "丙"), "B"), "sets")
-    ('A', 'B', 'C', 'AB', 'AC', 'BC', 'ABC')
-    """
-    if method == "generation":
-        return ()
-    sizes = range(1, 1 + (len(item.letters) if method == "sets" else 1))
-    return tuple("".join(chosen) for size in sizes for chosen in itertools.combinations(item.letters, size))
-
-
-def _shots(recipe: Recipe, items: Sequence[Item]) -> list[Item]:
-    if not recipe.exam.shots or not recipe.exam.shots_from:
-        return []
-    free = exam.read_items(recipe.data.path, [recipe.exam.shots_from])
-    return prompt.draw(free, recipe.exam.shots, items, seed=recipe.seed)
-
-
-def _ask(recipe: Recipe, sets: Mapping[str, Sequence[Item]], shots: Sequence[Item]) -> Iterator[Asked]:
-    """Every item in every arm; exam items of the first arm in every order of their options."""
-    for name, items in sets.items():
-        for arm in recipe.arms:
-            for item, shown in zip(items, _passages(recipe, arm, items), strict=True):
-                orders = recipe.exam.permutations if item.kind == "exam" and arm == recipe.arms[0] else 0
-                for number in range(1 + orders):
-                    own = exam.permuted(item, number, seed=recipe.seed)
-                    turns = prompt.messages(own, shots if item.kind == "exam" else (), shown)
-                    yield Asked(own, name, arm, number, prompt.dump(turns), tuple(shown))
-
-
-def _passages(recipe: Recipe, arm: Arm, items: Sequence[Item]) -> list[list[Passage]]:
-    """What each item is shown in an arm; the question alone is searched for, since options give answers away."""
-    if arm == "closed":
-        return [[] for _ in items]
-    budget = recipe.rag.budget if recipe.rag else 1200
-    if arm == "oracle":
-        return [prompt.passages([(f"{item.id}#explanation", "", item.explanation)], budget) for item in items]
-    from qilin.rag.retrieve import Retriever
-
-    assert recipe.rag is not None
-    retriever, k = Retriever(recipe.rag.index), recipe.rag.k
-    if arm == "rag":
-        hits = retriever.search([item.question for item in items], k, recipe.rag.mode)
-    else:
-        hits = retriever.random([item.id for item in items], k, seed=recipe.seed)
-    return [prompt.passages([(hit.id, hit.title, hit.text) for hit in own], budget) for own in hits]
-
-
-def _methods(recipe: Recipe, item: Item) -> Sequence[Method]:
-    return recipe.exam.methods if item.kind == "exam" else ("generation",)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -158,7 +95,7 @@ def _answer(
     asks = [
         Ask(one.item, one.arm, one.number, method, one.prompt, candidates(one.item, method))
         for one in asked
-        for method in _methods(recipe, one.item)
+        for method in methods(recipe, one.item)
     ]
     asks.sort(key=lambda ask: (ask.method, -len(ask.prompt)))
     found: dict[tuple[str, str, int, Method], Mapping[str, Any]] = {}
@@ -195,9 +132,9 @@ def _chunk(answerer: Answerer, chunk: Sequence[Ask], store: sqlite3.Connection) 
 def _line(one: Asked, recipe: Recipe, found: Answers) -> dict[str, Any]:
     """What items.jsonl says of an item in an arm."""
     item, said = one.item, {}
-    for method in _methods(recipe, item):
+    for method in methods(recipe, item):
         answer = found[item.id, one.arm, 0, method]
-        said[method] = dict(answer)
+        said[method] = dict(answer) | cites(one, answer)
         if item.kind == "exam":
             prediction = predict(method, answer, item.options)
             [right] = exam.correct([item], [prediction])
@@ -205,12 +142,10 @@ def _line(one: Asked, recipe: Recipe, found: Answers) -> dict[str, Any]:
             if prediction is None:
                 said[method]["failure"] = answer.get("failure", NO_LETTERS)
     own = {"id": item.id, "set": one.set, "arm": one.arm, "answer": item.answer, "prompt": json.loads(one.prompt)}
-    return own | {"passages": [passage.id for passage in one.passages], "methods": said}
+    return own | {"passages": [passage.id for passage in one.passages], "hit": one.hit, "methods": said}
 
 
-def _result(
-    recipe: Recipe, answerer: Answerer, sets: Mapping[str, Sequence[Item]], shots: Sequence[Item], items: str
-) -> dict[str, Any]:
+def _result(recipe: Recipe, answerer: Answerer, all_: Questions, items: str) -> dict[str, Any]:
     """What the scores come from."""
     tools = ("numpy", "scipy", "scikit-learn", "sacrebleu")
     return {
@@ -218,14 +153,15 @@ def _result(
         "recipe_sha256": recipe.digest,
         "answerer": {**answerer.identity, "sha256": answerer.digest},
         "frame_sha256": prompt.digest(),
-        "shots": [shot.id for shot in shots],
+        "shots": [shot.id for shot in all_.shots],
         "data": {
             "sha256": open_stage(recipe.data.path, "eval").digest,
             "sets": {
                 name: {"n": len(own), "ids_sha256": hashlib.sha256("\n".join(i.id for i in own).encode()).hexdigest()}
-                for name, own in sets.items()
+                for name, own in all_.sets.items()
             },
         },
+        "index": all_.index,
         "items_sha256": items,
         "versions": {"qilin": version("chimed"), "python": platform.python_version()}
         | {tool: version(tool) for tool in tools},
@@ -237,7 +173,7 @@ def _scores(recipe: Recipe, asked: Sequence[Asked], found: Answers) -> dict[str,
     cells: dict[tuple[str, Arm, int], list[Item]] = defaultdict(list)
     for one in asked:
         cells[one.set, one.arm, one.number].append(one.item)
-    result: dict[str, Any] = {"exam": {}, "open": {}, "arms": {}, "permutations": {}}
+    result: dict[str, Any] = {"exam": {}, "open": {}, "arms": {}, "permutations": {}, "passages": {}}
     for name in recipe.data.sets:
         first = cells[name, recipe.arms[0], 0]
         exams = [item for item in first if item.kind == "exam"]
@@ -250,6 +186,13 @@ def _scores(recipe: Recipe, asked: Sequence[Asked], found: Answers) -> dict[str,
         opens = [item for item in first if item.kind == "open"]
         if opens:
             result["open"][name] = {arm: _open_scores(recipe, opens, arm, found) for arm in recipe.arms}
+        for arm in recipe.arms:
+            if arm != "closed":
+                own = [one for one in asked if (one.set, one.arm, one.number) == (name, arm, 0)]
+                for kind in sorted({one.item.kind for one in own}):
+                    part = [one for one in own if one.item.kind == kind]
+                    of = result["passages"].setdefault(kind, {}).setdefault(name, {})
+                    of[arm] = _grounding(recipe, part, found)
     return {key: value for key, value in result.items() if any(value.values())}
 
 
@@ -264,6 +207,8 @@ def _exam(items: Sequence[Item], arm: Arm, method: Method, found: Answers) -> di
     pairs = zip(given, predictions, strict=True)
     reasons = Counter(answer.get("failure", NO_LETTERS) for answer, prediction in pairs if prediction is None)
     scores["reasons"] = dict(sorted(reasons.items()))
+    near = scores["accuracy"]["low"] / 2 + scores["accuracy"]["high"] / 2  # never 0 or 1
+    scores["detectable"] = stats.detectable(len(items), near)
     if method == "letters":  # which cannot say several letters
         scores["chance"] = sum((len(item.answer) == 1) / len(item.options) for item in items) / len(items)
     if method == "generation":
@@ -272,19 +217,31 @@ def _exam(items: Sequence[Item], arm: Arm, method: Method, found: Answers) -> di
     return scores
 
 
+def _right(items: Sequence[Item], arm: Arm, method: Method, found: Answers) -> list[bool]:
+    return exam.correct(items, _predictions(items, arm, 0, method, found))
+
+
 def _compared(recipe: Recipe, items: Sequence[Item], found: Answers) -> dict[str, Any]:
-    """Every further arm against the first, by method, on the same items."""
-    base = recipe.arms[0]
-
-    def right(arm: Arm, method: Method) -> list[bool]:
-        return exam.correct(items, _predictions(items, arm, 0, method, found))
-
+    """Every arm against each one before it, by method, on the same items."""
     return {
         f"{arm} against {base}": {
-            method: asdict(stats.compare(right(base, method), right(arm, method))) for method in recipe.exam.methods
+            method: asdict(stats.compare(_right(items, base, method, found), _right(items, arm, method, found)))
+            for method in recipe.exam.methods
         }
-        for arm in recipe.arms[1:]
+        for base, arm in itertools.combinations(recipe.arms, 2)
     }
+
+
+def _grounding(recipe: Recipe, asked: Sequence[Asked], found: Answers) -> dict[str, Any]:
+    """What the passages of an arm were worth."""
+    items = [one.item for one in asked]
+
+    def right(arm: Arm, method: Method) -> list[bool]:
+        return _right(items, arm, method, found) if arm in recipe.arms else []
+
+    own = methods(recipe, items[0])
+    replies = [found[item.id, asked[0].arm, 0, "generation"] for item in items] if "generation" in own else []
+    return grounding(asked, own, right, replies)
 
 
 def _turned(
@@ -317,8 +274,8 @@ def _open_scores(recipe: Recipe, items: Sequence[Item], arm: Arm, found: Answers
     return result
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Write a file so that it is either the old one or the whole new one."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(data)
     draft.replace(path)

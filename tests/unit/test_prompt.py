@@ -48,7 +48,7 @@ def test_passages_stand_in_the_question_with_their_numbers() -> None:
     shown = prompt.passages([("p/7", "题", "文一"), ("p/2", "", "文二")], 100)
     last = prompt.messages(ASKED, POOL[:1], shown)[-1]["content"]
     assert "[1] 题\n文一" in last
-    assert "[2] \n文二" in last
+    assert "[2] 文二" in last
     assert last.endswith(prompt.messages(ASKED)[-1]["content"])
 
 
@@ -57,13 +57,26 @@ def test_an_open_question_is_asked_in_its_own_words_after_its_history() -> None:
     assert [turn["content"] for turn in prompt.messages(item)] == ["头痛", "多久？"]
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.text(min_size=1, max_size=30), max_size=6), st.integers(0, 100))
-def test_passages_keep_to_the_budget(texts: list[str], budget: int) -> None:
-    found = prompt.passages([(str(n), "", text) for n, text in enumerate(texts)], budget)
-    assert sum(len(passage.text) for passage in found) == min(budget, sum(map(len, texts)))
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(st.tuples(st.text("甲乙 \n", max_size=8), st.text("甲乙丙 \n", max_size=30)), max_size=6),
+    st.integers(0, 100),
+)
+def test_passages_keep_to_the_budget(texts: list[tuple[str, str]], budget: int) -> None:
+    found = prompt.passages([(str(n), title, text) for n, (title, text) in enumerate(texts)], budget)
+    assert sum(len(passage.block) for passage in found) <= budget
     assert [passage.number for passage in found] == list(range(1, len(found) + 1))
-    assert "".join(passage.text for passage in found) == "".join(texts)[:budget]
+    assert [passage.id for passage in found] == [str(n) for n in range(len(found))]
+    for passage, (_, text) in zip(found, texts, strict=False):
+        assert passage.text
+        assert text.strip().startswith(passage.text)
+    for passage, (_, text) in zip(found[:-1], texts, strict=False):
+        assert passage.text == text.strip()
+
+
+def test_a_title_is_not_shown_twice() -> None:
+    first, second = prompt.passages([("a", "百日咳", "百日咳多见于小儿。"), ("b", "感冒", "多喝水。")], 100)
+    assert (first.block, second.block) == ("百日咳多见于小儿。", "感冒\n多喝水。")
 
 
 def test_dump_is_json() -> None:
