@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from chimed.recipe import load_recipe as load_build
+from qilin.evaluate.recipe import load_recipe as load_evaluation
 from qilin.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -26,7 +27,12 @@ def test_training_recipe(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# "), "a recipe begins with what it is for"
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("chimed.yaml")), ids=name)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("eval.yaml")), ids=name)
+def test_evaluation_recipe(path: Path) -> None:
+    assert load_evaluation(path).stage == "eval"
+
+
+@pytest.mark.parametrize("path", [*RECIPES.rglob("chimed.yaml"), *RECIPES.rglob("general.yaml")], ids=name)
 def test_build_recipe(path: Path) -> None:
     assert load_build(path).ingredients
 

@@ -102,12 +102,20 @@ class Consistency:
     accuracy: tuple[Interval, ...]
 
 
-def read_items(folder: Path, sets: Sequence[str], *, rows: int | None = None, seed: int = 0) -> list[Item]:
+def read_items(
+    folder: Path,
+    sets: Sequence[str],
+    *,
+    rows: int | None = None,
+    seed: int = 0,
+    disciplines: Mapping[str, Sequence[str]] | None = None,
+) -> list[Item]:
     """The items of evaluation sets such as "cmexam/test", set by set in the order of the eval stage's files.
 
     rows: at most so many of each set. The choice hangs on the seed and the items' ids alone: fewer rows are a part of
-    more rows, and another build chooses the same items. Raises DataError for a folder that is no finished eval stage
-    and for sets that are not in it, naming those that are.
+    more rows, and another build chooses the same items. disciplines: by set, those whose items are taken; of other
+    sets all are. Raises DataError for a folder that is no finished eval stage, and for sets and disciplines that are
+    not in it, naming those that are.
     """
     stage = open_stage(folder, "eval")
     found: dict[str, list[Item]] = defaultdict(list)
@@ -117,6 +125,11 @@ def read_items(folder: Path, sets: Sequence[str], *, rows: int | None = None, se
                 found[f"{row['source']}/{split}"].append(_item(row, split))
     if missing := [name for name in sets if name not in found]:
         raise DataError(f"{folder} has no set {', '.join(missing)}; it has {', '.join(sorted(found))}")
+    for name, wanted in (disciplines or {}).items():
+        there = sorted({item.fields["discipline"] for item in found[name] if "discipline" in item.fields})
+        if absent := [one for one in wanted if one not in there]:
+            raise DataError(f"{name} has no discipline {', '.join(absent)}; it has {', '.join(there) or 'none'}")
+        found[name] = [item for item in found[name] if item.fields.get("discipline") in wanted]
     return [item for name in sets for item in _chosen(found[name], rows, seed)]
 
 

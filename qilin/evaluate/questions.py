@@ -46,9 +46,16 @@ def questions(recipe: Recipe) -> Questions:
 
     Raises DataError for sets that are not there or too small, RunError for an index that cannot be searched.
     """
+    said = recipe.data
     sets = {
-        name: exam.read_items(recipe.data.path, [name], rows=recipe.data.rows, seed=recipe.seed)
-        for name in recipe.data.sets
+        name: exam.read_items(
+            said.path,
+            [name],
+            rows=said.rows,
+            seed=recipe.seed,
+            disciplines={own: wanted for own, wanted in said.disciplines.items() if own == name},
+        )
+        for name in said.sets
     }
     shots = _shots(recipe, [item for own in sets.values() for item in own])
     library = _Library(recipe)

@@ -40,12 +40,13 @@ class Data(_Closed):
     """What is asked.
 
     path: the eval stage of a build. sets: such as cmexam/test. rows: at most so many of each set, chosen by the seed;
-    None takes all.
+    None takes all. disciplines: by set, the disciplines that are asked, such as the medical subjects of cmmlu/test.
     """
 
     path: Path
     sets: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Annotated[int, Field(gt=0)] | None = None
+    disciplines: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
 
 
 class Exam(_Closed):

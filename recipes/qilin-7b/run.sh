@@ -22,3 +22,6 @@ launch ddp-8 "$own/sft.yaml"
 [ -e "runs/$BASE/sft-merged" ] || qilin merge "runs/$BASE/sft" --out "runs/$BASE/sft-merged"
 launch ddp-8 "$own/dpo.yaml"
 [ -e "runs/$BASE/dpo-merged" ] || qilin merge "runs/$BASE/dpo" --out "runs/$BASE/dpo-merged"
+
+qilin index out/rag --eval out/eval --out index
+qilin eval "$own/eval.yaml"

@@ -28,3 +28,7 @@ for stage in cpt sft dpo; do
   qilin train "$recipes/$stage.yaml"
   [ -e "$name/$stage-merged" ] || qilin merge "$name/$stage" --out "$name/$stage-merged"
 done
+
+# 4. The exams, closed book and with passages.
+qilin index out/rag --eval out/eval --out index
+qilin eval "$recipes/eval.yaml"

@@ -331,7 +331,7 @@ def test_every_fault_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
     recipe = {
         "baseline": "oracle",
         "model": {"path": "m", "dtyp": "float32"},
-        "data": {"path": "out/eval", "sets": ["cmexam/test", "cmexam"], "rows": 0},
+        "data": {"path": "out/eval", "sets": ["cmexam/test", "cmexam"], "rows": 0, "disciplines": {"c/test": ["a"]}},
         "exam": {"shots": 3, "shots_from": "cmexam/test"},
         "arms": ["rag"],
     }
@@ -341,6 +341,7 @@ def test_every_fault_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
         "model.dtyp: unknown key; did you mean 'dtype'?",
         "give exactly one, found model and baseline",
         "found the set 'cmexam'",
+        "data.disciplines: c/test is none of data.sets",
         "data.rows: input should be greater than 0",
         "cmexam/test is scored itself",
         "rag: is missing",

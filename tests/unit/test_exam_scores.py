@@ -213,6 +213,7 @@ def stage(tmp_path: Path) -> Path:
     exam = [
         {"id": f"{source}/{number}", "source": source, "kind": "exam", "question": f"第{number}题？", "answer": "B"}
         | {"options": list(OPTIONS), "department": "内科" if number % 2 else ""}
+        | {"discipline": ("临床医学", "高等数学", "基础医学")[number % 3] if source == "ceval" else ""}
         for source in ("cmexam", "ceval")
         for number in range(15)
     ]
@@ -242,6 +243,17 @@ def test_items_come_from_the_eval_stage(stage: Path) -> None:
     assert {(item.source, item.split) for item in read_items(stage, ["cmexam/validation"])} == {
         ("cmexam", "validation")
     }
+
+
+def test_disciplines_choose_among_the_items_of_their_set(stage: Path) -> None:
+    medical = {"ceval/test": ["基础医学", "临床医学"]}
+    items = read_items(stage, ["ceval/test", "cmexam/test"], disciplines=medical)
+    assert Counter(item.fields.get("discipline") for item in items) == {"基础医学": 5, "临床医学": 5, None: 15}
+    assert len(read_items(stage, ["ceval/test"], rows=3, disciplines=medical)) == 3
+    with pytest.raises(DataError, match="ceval/test has no discipline 医学; it has 临床医学, 基础医学, 高等数学"):
+        read_items(stage, ["ceval/test"], disciplines={"ceval/test": ["医学"]})
+    with pytest.raises(DataError, match="cmexam/test has no discipline 医学; it has none"):
+        read_items(stage, ["cmexam/test"], disciplines={"cmexam/test": ["医学"]})
 
 
 def test_fewer_rows_are_a_part_of_more_rows(stage: Path) -> None:
