@@ -171,6 +171,9 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
         "open.metrics": _texts(_block(data, "open").get("metrics")),
         "arms": _texts(data.get("arms")),
     }
+    for name in _block(_block(data, "data"), "disciplines"):
+        if name not in sets:
+            yield f"data.disciplines: {name} is none of data.sets"
     for where, named in once.items():
         if twice := sorted({name for name in named if named.count(name) > 1}):
             yield f"{where}: {', '.join(twice)} stands there twice"
