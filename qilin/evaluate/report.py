@@ -189,7 +189,7 @@ def _hits(set_: str, arms: Mapping[str, Any]) -> Table:
     head = (
         "arm",
         "method",
-        "passages each",
+        "items with passages",
         "part",
         "n",
         "share of items %",
