@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real small model from raw sources to a judged model, in two hours on two cores, or minutes on one GPU (leave
-# `use_cpu` and `rows` out of the recipes). Killed anywhere, the same command goes on where it was.
+# A real small model from raw sources to a judged model, in about two hours on two cores; on a GPU leave
+# `use_cpu` and `rows` out of the recipes. Killed anywhere, the same command goes on where it was.
 #
 #   RAW      a folder of raw files for each source that chimed.yaml names, as `chimed fetch` lays it out
 #   MODEL    the base model: a folder, or a name on the Hub to download
