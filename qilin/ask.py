@@ -12,6 +12,7 @@ from qilin.evaluate import prompt
 from qilin.evaluate.exam import Item
 from qilin.evaluate.model import Answerer, Ask
 from qilin.evaluate.prompt import Passage
+from qilin.evaluate.questions import DEPTH, new
 from qilin.rag.citations import citations, mentions
 from qilin.rag.retrieve import Hit, Mode, Retriever
 from qilin.rag.tokens import missing
@@ -52,7 +53,7 @@ class Answered:
     """A question with its reply.
 
     parts: the reply, cut where it cites. passages: what was shown, best first. cited: ids in the order of their first
-    citation. unknown: numbers in the reply that name no passage.
+    citation. unknown: numbers in the reply that name no passage. unfinished: whether it had no room to come to its end.
     """
 
     question: str
@@ -62,6 +63,7 @@ class Answered:
     passages: tuple[Shown, ...]
     cited: tuple[str, ...]
     unknown: tuple[int, ...]
+    unfinished: bool = False
     note: str = NOTE
 
 
@@ -83,7 +85,8 @@ class Asker:
         question = question.strip()
         if not question or re.search("[\ud800-\udfff]", question):
             raise DataError("the question is empty or no text: ask in words")
-        [hits] = self.retriever.search([question], self.k, self.mode)
+        [found] = self.retriever.search([question], DEPTH * self.k, self.mode)
+        hits = new(found, self.k)
         passages = prompt.passages([(hit.id, hit.title, hit.text) for hit in hits], BUDGET * self.k)
         item = Item("ask/1", "ask", "", question, (), "")
         turns = prompt.dump(prompt.messages(item, passages=passages))
@@ -94,12 +97,13 @@ class Asker:
                 f"{self.answerer.reader.room:,} tokens of {self.name}; ask in fewer words, or give a smaller --k"
             )
         reply = str(answer["reply"]).strip()
-        found = citations(reply, passages)
+        cited = citations(reply, passages)
         shown = tuple(
-            Shown(passage.number, hit.id, hit.source, hit.title, _whole(passage, hit), hit.id in found.cited)
+            Shown(passage.number, hit.id, hit.source, hit.title, _whole(passage, hit), hit.id in cited.cited)
             for passage, hit in zip(passages, hits, strict=False)  # the last hits may not have fitted
         )
-        return Answered(question, self.mode, reply, cut(reply, passages), shown, found.cited, found.unknown)
+        parts = cut(reply, passages)
+        return Answered(question, self.mode, reply, parts, shown, cited.cited, cited.unknown, "cut" in answer)
 
 
 def open_asker(model: str, index: Path, *, mode: Mode | None = None, k: int = 3) -> Asker:
@@ -167,6 +171,8 @@ def _lines(found: Answered) -> Iterator[str]:
         yield textwrap.indent(passage.text, "      ")
     yield "\nReply:"
     yield textwrap.indent("".join(map(_marked, found.parts)) or "(empty)", "  ")
+    if found.unfinished:
+        yield f"  (cut off after {MAX_NEW_TOKENS} tokens)"
     by_id = {passage.id: passage for passage in found.passages}
     yield "\nCited:" if found.cited else "\nCited: no passage"
     for id_ in found.cited:

@@ -230,6 +230,19 @@ def eval_(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished evaluations, in order.")],
+    as_json: Json = False,
+) -> None:
+    """Set evaluations of the same questions side by side, each against the one before it, item by item."""
+    from qilin.evaluate.compare import compare as run
+    from qilin.evaluate.compare import markdown
+
+    found = run(runs)
+    _print_json(found) if as_json else typer.echo(markdown(found), nl=False)
+
+
+@app.command()
 def tasks(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Evaluation recipe (YAML).")],
     out: Annotated[Path, typer.Option(help="New folder for the task files.")],

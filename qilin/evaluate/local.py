@@ -15,7 +15,7 @@ from copy import deepcopy
 from typing import Any
 
 from qilin.errors import ModelError
-from qilin.evaluate.prompt import END_OF_PLAIN, plain
+from qilin.evaluate.prompt import CUT, END_OF_PLAIN, plain
 
 Ids = tuple[int, ...]
 ROWS = 64  # candidates that are read at once after their prompt
@@ -182,7 +182,8 @@ def as_lm(reader: Reader) -> Any:
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every model that is not loaded by itself
     # Greedy and nothing else: a model's own settings, such as a repetition penalty, would change what it says.
-    settings = GenerationConfig(eos_token_id=reader.stops(), pad_token_id=reader.tokenizer.pad_token_id)
+    stops = set(reader.stops())
+    settings = GenerationConfig(eos_token_id=sorted(stops), pad_token_id=reader.tokenizer.pad_token_id)
     reader.model.generation_config = settings
 
     class Local(HFLM):  # type: ignore[misc]
@@ -198,6 +199,11 @@ def as_lm(reader: Reader) -> Any:
             ids = torch.tensor([[*[pad] * (width - len(row)), *row] for row in rows])
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
             return ids, mask
+
+        def tok_decode(self, tokens: Any, *rest: Any, **how: Any) -> str:
+            """A reply without its control tokens, and with CUT behind it where none of them ended it."""
+            text = str(super().tok_decode(tokens, *rest, **how))
+            return text if isinstance(tokens, int) or stops & set(tokens) else text + CUT
 
         def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any) -> Any:
             return reader.likelihoods([(tuple(context), tuple(reply)) for _, context, reply in requests])

@@ -21,7 +21,7 @@ from typing import Any
 from qilin import models, run, template
 from qilin.errors import ModelError
 from qilin.evaluate.exam import Item
-from qilin.evaluate.prompt import STOP_OF_PLAIN
+from qilin.evaluate.prompt import CUT, STOP_OF_PLAIN
 from qilin.evaluate.recipe import Baseline, Method, Recipe, Server
 
 TOO_LONG, NO_ANSWER, NO_NUMBER = "too long", "no answer", "not a number"
@@ -64,7 +64,10 @@ class Answerer:
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def answer(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
-        """The answers to questions of one method: {"scores": by candidate}, {"reply": text} or {"failure": why}."""
+        """The answers to questions of one method: {"scores": by candidate}, {"reply": text} or {"failure": why}.
+
+        A reply that was not at its end when it had all the tokens it may have also holds "cut": true.
+        """
         fitting = [place for place, ask in enumerate(asks) if self._fits(ask)]
         found: list[dict[str, Any]] = [{"failure": TOO_LONG} for _ in asks]
         own = [asks[place] for place in fitting]
@@ -100,7 +103,7 @@ class Answerer:
         settings = {"max_gen_toks": self.max_new_tokens, "do_sample": False, "until": [STOP_OF_PLAIN] if plain else []}
         requests = [_instance("generate_until", ask, settings) for ask in asks]
         replies = self.lm.generate_until(requests, disable_tqdm=True) if requests else []
-        return [{"failure": NO_ANSWER} if reply is None else {"reply": reply} for reply in replies]
+        return [_replied(reply) for reply in replies]
 
 
 def open_answerer(recipe: Recipe) -> Answerer:
@@ -154,6 +157,13 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _replied(said: str | None) -> dict[str, Any]:
+    if said is None:
+        return {"failure": NO_ANSWER}
+    reply = said.removesuffix(CUT)
+    return {"reply": reply} if reply == said else {"reply": reply, "cut": True}
 
 
 def _instance(kind: str, ask: Ask, second: Any) -> Any:
@@ -229,9 +239,10 @@ class Chat:
                 time.sleep(min(0.5 * 2**attempt, 30))
             try:
                 with urllib.request.urlopen(request, timeout=self.server.timeout) as response:
-                    reply = json.load(response)["choices"][0]["message"]["content"]
+                    choice = json.load(response)["choices"][0]
+                reply = choice["message"]["content"]
             except (OSError, ValueError, LookupError, TypeError):
                 continue  # no server, no answer in time, or nothing that is one
             if isinstance(reply, str):
-                return reply
+                return f"{reply}{CUT}" if choice.get("finish_reason") == "length" else reply
         return None

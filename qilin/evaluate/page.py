@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from qilin.evaluate.answers import MODES
 from qilin.evaluate.report import PUBLISHED, WARNING, Row, Table, name, notes, share, tables
 
 _STYLE = """
@@ -87,7 +88,7 @@ def _first(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{value} %", f"{set_}, {arm}, {method}: accuracy {spread} on {scores['n']:,} items"
     for set_, arms in result.get("open", {}).items():
         for arm, modes in arms.items():
-            mode, scores = next((mode, own) for mode, own in modes.items() if mode not in ("failures", "reasons"))
+            mode, scores = next((mode, own) for mode, own in modes.items() if mode in MODES)
             yield f"{scores['values']['rouge-1']:.1f}", f"{set_}, {arm}: ROUGE-1 ({mode}) on {scores['n']:,} items"
 
 

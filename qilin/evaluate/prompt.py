@@ -17,6 +17,7 @@ _QUESTION, _ANSWER = "问题：", "答案："
 # The plain form: turns follow each other with a blank line between, which therefore ends an answer.
 END_OF_PLAIN = "\n\n"
 STOP_OF_PLAIN = f"\n{_QUESTION}"
+CUT = "\0cut\0"  # what stands after a reply that ended where its room did
 
 
 @dataclass(frozen=True, slots=True)

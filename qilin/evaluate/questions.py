@@ -120,7 +120,8 @@ def distinct(texts: Sequence[str], most: int) -> list[int]:
     return taken
 
 
-def _new(hits: Sequence[Any], most: int) -> list[Any]:
+def new(hits: Sequence[Any], most: int) -> list[Any]:
+    """The first hits that say something new, `most` of them at most."""
     return [hits[place] for place in distinct([hit.text for hit in hits], most)]
 
 
@@ -172,7 +173,7 @@ class _Library:
         else:
             hits = self._retriever.random([item.id for item in items], said.k, seed=self.recipe.seed)
         return [
-            prompt.passages([(hit.id, hit.title, hit.text) for hit in _new(own, said.k)], said.budget) for own in hits
+            prompt.passages([(hit.id, hit.title, hit.text) for hit in new(own, said.k)], said.budget) for own in hits
         ]
 
     @property

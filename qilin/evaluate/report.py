@@ -1,9 +1,11 @@
 """The scores of an evaluation as tables, beside the published ones; and as one Markdown page."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from qilin.evaluate.answers import MODES
 
 Row = tuple[str, ...]
 
@@ -44,13 +46,19 @@ class Table:
 
 def markdown(result: Mapping[str, Any], plots: Collection[str] = ()) -> str:
     """The report as Markdown; `plots` are the pictures that lie beside it."""
-    parts = [f"# {_cell(name(result))}", f"**{WARNING}**"]
-    for table in tables(result):
+    shown = page(name(result), tables(result), plots)
+    return "\n\n".join([shown, "## Where these figures come from", *map(_cell, notes(result))]) + "\n"
+
+
+def page(title: str, tables: Iterable[Table], plots: Collection[str] = ()) -> str:
+    """Tables under a title and the warning, as Markdown."""
+    parts = [f"# {_cell(title)}", f"**{WARNING}**"]
+    for table in tables:
         parts += [f"## {_cell(table.title)}", *([table.note] if table.note else [])]
         if table.plot in plots:
             parts.append(f"![{_cell(table.title)}]({table.plot})")
         parts.append("\n".join(map(_line, [table.head, ("---",) * len(table.head), *table.rows])))
-    return "\n\n".join([*parts, "## Where these figures come from", *map(_cell, notes(result))]) + "\n"
+    return "\n\n".join(parts)
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:
@@ -106,7 +114,7 @@ def notes(result: Mapping[str, Any]) -> Sequence[str]:
             for arms in result.get("open", {}).values()
             for modes in arms.values()
             for mode, scores in modes.items()
-            if mode not in ("failures", "reasons")
+            if mode in MODES
         }
     )
     shots = [f"Shots: {', '.join(result['shots'])}."] if result["shots"] else []
@@ -125,19 +133,31 @@ def notes(result: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _exam(who: str, set_: str, arms: Mapping[str, Any]) -> Table:
-    head = ("answerer", "arm", "method", "accuracy % (95 %)", "n", "weighted F1 %", "chance %", "failures", "source")
+    head = (
+        "answerer",
+        "arm",
+        "method",
+        "accuracy % (95 %)",
+        "n",
+        "weighted F1 %",
+        "chance %",
+        "failures",
+        "cut off",
+        "source",
+    )
     rows: list[Row] = []
     every = [scores for methods in arms.values() for scores in methods.values()]
     for arm, methods in arms.items():
         for method, scores in methods.items():
-            figures = f"{100 * scores['f1']:.1f}", f"{100 * scores['chance']:.1f}", _failures(scores)
+            figures = f"{100 * scores['f1']:.1f}", f"{100 * scores['chance']:.1f}", _failures(scores), _cut(scores)
             rows.append((who, arm, method, share(scores["accuracy"]), str(scores["n"]), *figures, "measured"))
     if set_.startswith("cmexam/"):
-        rows += [(who, "", "", f"{value}", str(EXAM_N), "", "", "", PUBLISHED) for who, value in EXAM]
+        rows += [(who, "", "", f"{value}", str(EXAM_N), "", "", "", "", PUBLISHED) for who, value in EXAM]
     note = (
-        "An answer counts as right when the whole set of letters is. Failures stay in the denominator. Two answerers "
-        f"on these {every[0]['n']:,} items must differ by {100 * max(one['detectable'] for one in every):.1f} points "
-        "for a test at the 5 % level to see it four times in five; by less where they agree more than by chance."
+        "An answer counts as right when the whole set of letters is. Failures stay in the denominator; replies that "
+        f"are cut off had no room to end. Two answerers on these {every[0]['n']:,} items must differ by "
+        f"{100 * max(one['detectable'] for one in every):.1f} points for a test at the 5 % level to see it four times "
+        "in five; by less where they agree more than by chance."
     )
     return Table(f"Exam: {set_}", head, rows, note)
 
@@ -250,24 +270,25 @@ def _official(set_: str, arms: Mapping[str, Any]) -> Table:
 
 def _open(who: str, set_: str, arms: Mapping[str, Any]) -> Table:
     metrics = ("bleu-1", "bleu-4", "rouge-1", "rouge-2", "rouge-l")
-    head = ("answerer", "arm", "mode", "n", *metrics, "length ratio", "empty", "failures", "source")
+    head = ("answerer", "arm", "mode", "n", *metrics, "length ratio", "empty", "failures", "cut off", "source")
     rows: list[Row] = []
     for arm, modes in arms.items():
         for mode, scores in modes.items():
-            if mode not in ("failures", "reasons"):
-                figures = (_figure(scores, metric) for metric in metrics)
-                counts = f"{scores['length_ratio']:.2f}", str(scores["empty"]), _failures(modes)
+            if mode in MODES:
+                figures = (figure(scores, metric) for metric in metrics)
+                counts = f"{scores['length_ratio']:.2f}", str(scores["empty"]), _failures(modes), _cut(modes)
                 rows.append((who, arm, mode, str(scores["n"]), *figures, *counts, "measured"))
     if set_.startswith("huatuo26m/"):
         rows += [
-            (who, "", "not published", "", f"{bleu}", "", f"{rouge}", "", "", "", "", "", PUBLISHED)
+            (who, "", "not published", "", f"{bleu}", "", f"{rouge}", "", "", "", "", "", "", PUBLISHED)
             for who, bleu, rouge in OPEN
         ]
     note = "Figures of different modes cannot be compared, and longer replies score higher: look at the length ratio."
     return Table(f"Open answers: {set_}", head, rows, note)
 
 
-def _figure(scores: Mapping[str, Any], metric: str) -> str:
+def figure(scores: Mapping[str, Any], metric: str) -> str:
+    """A score of replies with its interval; empty where the mode does not know the metric."""
     if metric not in scores["values"]:
         return ""
     value, interval = scores["values"][metric], scores["intervals"].get(metric)
@@ -277,6 +298,11 @@ def _figure(scores: Mapping[str, Any], metric: str) -> str:
 def _failures(scores: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{reason} {count}" for reason, count in scores["reasons"].items())
     return f"{scores['failures']} ({reasons})" if reasons else str(scores["failures"])
+
+
+def _cut(scores: Mapping[str, Any]) -> str:
+    """How many replies had no room to come to their end."""
+    return str(scores.get("cut", ""))
 
 
 def _line(cells: Row) -> str:

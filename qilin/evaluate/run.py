@@ -213,6 +213,7 @@ def _exam(items: Sequence[Item], arm: Arm, method: Method, found: Answers) -> di
         scores["chance"] = sum((len(item.answer) == 1) / len(item.options) for item in items) / len(items)
     if method == "generation":
         replies = [answer.get("reply", "") for answer in given]
+        scores["cut"] = sum("cut" in answer for answer in given)
         scores["official"] = [asdict(exam.official(items, replies, script)) for script in ("chatglm", "lora")]
     return scores
 
@@ -267,6 +268,7 @@ def _open_scores(recipe: Recipe, items: Sequence[Item], arm: Arm, found: Answers
     replies, references = [answer.get("reply", "") for answer in given], [item.answer for item in items]
     reasons = Counter(answer["failure"] for answer in given if "failure" in answer)
     result: dict[str, Any] = {"failures": sum(reasons.values()), "reasons": dict(sorted(reasons.items()))}
+    result["cut"] = sum("cut" in answer for answer in given)
     for mode in recipe.open.metrics:
         scores = asdict(answers.score(mode, replies, references, seed=recipe.seed))
         del scores["items"]

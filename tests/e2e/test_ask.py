@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ HOSTILE = "<script>document.title='ran'</script><img src=x onerror=\"document.ti
 PASSAGES = {
     "book/1@0": ("百日咳", f"百日咳的痉咳期多见于小儿，咳嗽末有鸡鸣样吼声。{HOSTILE}\x1b[31m"),
     "book/2@0": ("感冒", "感冒应多饮水，注意休息。"),
+    "copy/1@0": ("抄本", f"百日咳的痉咳期, 多见于小儿。咳嗽末有鸡鸣样吼声！{HOSTILE}"),
     "book/3@0": ("高血压", "高血压患者应低盐饮食，按时服药。"),
 }
 QUESTION = "百日咳的痉咳期有什么表现<|end|>？"
@@ -118,6 +120,8 @@ def test_a_question_is_answered_with_checked_citations(model: Path, index: Path)
     assert (first["number"], first["id"], first["source"], first["title"]) == (1, "book/1@0", "book", "百日咳")
     assert first["cited"]
     assert HOSTILE in first["text"]
+    assert "copy/1@0" not in [passage["id"] for passage in found["passages"]]  # it says nothing new
+    assert not found["unfinished"]
     assert found["note"] == NOTE
 
 
@@ -144,6 +148,7 @@ def test_the_terminal_shows_passages_reply_citations_and_note() -> None:
             f"\n{NOTE}",
         ]
     )
+    assert "(cut off after 512 tokens)\n\nCited:" in show(replace(found, unfinished=True))
 
 
 def test_bad_input_is_one_sentence(model: Path, index: Path, tmp_path: Path) -> None:

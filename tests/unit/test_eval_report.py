@@ -28,6 +28,7 @@ def exam(right: int) -> dict[str, Any]:
         "n": 40,
         "correct": right,
         "failures": 1,
+        "cut": 3,
         "accuracy": every,
         "f1": 0.3,
         "chance": 0.2,
@@ -98,6 +99,7 @@ def test_tables_hold_what_was_measured_beside_what_was_published(result: dict[st
         "30.0",
         "20.0",
         "1 (no letters 1)",
+        "3",
         "measured",
     )
     assert [row[-1] for row in first.rows[4:]] == [PUBLISHED] * len(EXAM)
