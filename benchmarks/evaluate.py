@@ -1,6 +1,7 @@
 """An exam by likelihood, in three ways: as qilin reads it, one candidate at a time, and by lm-eval's own HFLM.
 
     chimed build --stage eval --raw RAW --out out
+    python benchmarks/evaluate.py out/eval --model models/qwen-0.5b --rows 6811 --methods letters --ways qilin
     python benchmarks/evaluate.py out/eval --model models/qwen-0.5b --rows 200
 
 Each way scores the same candidates of the same items with the same ids, in a process of its own. `qilin` reads prompts
@@ -13,6 +14,7 @@ letters is counted: in 16 bits near ties fall differently.
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -63,7 +65,8 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
 
     said = Model(path=options.model, dtype=options.dtype)
     reader = Reader(models.load_model(said).eval(), models.load_tokenizer(said, "cpt"), options.batch)
-    items = exam.read_items(options.data, [options.set], rows=options.rows, seed=0)
+    items = exam.read_items(options.data, options.sets)
+    items = random.Random(0).sample(items, min(options.rows, len(items)))
     names = [candidates(item, options.method) for item in items]
     end = reader.end if options.method == "sets" else ""
     pairs = [
@@ -87,11 +90,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="eval stage of a build")
     parser.add_argument("--model", required=True, help="folder of the model")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--set", default="cmexam/test")
+    parser.add_argument("--sets", nargs="+", default=["cmexam/test", "cmexam/validation"])
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--methods", nargs="+", choices=("letters", "sets"), default=["letters", "sets"])
-    parser.add_argument("--way", choices=WAYS, help="only this one, as JSON")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this one in this process, as JSON
     options = parser.parse_args()
     if options.way:
         warnings.filterwarnings("ignore")
@@ -103,7 +107,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for method in options.methods:
         first: dict[str, Any] = {}
-        for way in WAYS:
+        for way in options.ways:
             command = [sys.executable, __file__, *sys.argv[1:], "--methods", method, "--way", way]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if done.returncode:
