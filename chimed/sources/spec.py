@@ -129,7 +129,7 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
     """
     merged: list[Turn] = []
     for name, content in turns:
-        role = ROLES.get(name.strip().lower())
+        role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
             raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
         text = content.strip()
