@@ -2,7 +2,7 @@
 
 Files are read in the order given, a few megabytes at a time. The folded texts and their keys are spilled to a file
 beside the result and mapped back, so that memory does not grow with the texts: it holds a few batches and about 150
-bytes a row, the disk for the time being a copy of the texts and 184 bytes a row. Threads share the work: the kernels
+bytes a row, the disk for the time being a copy of the texts and 136 bytes a row. Threads share the work: the kernels
 hold no lock. Neither their number nor the cutting into batches shows in the result.
 
 Of rows that are alike the first in the order of files and rows stays. Whatever has no text (empty, null, a line that

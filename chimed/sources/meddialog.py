@@ -42,7 +42,7 @@ _PLATFORM = re.compile(
     r"|麻烦打?个?好评下?(?:，谢谢)?"
     r"|（医生留言）[你您]好，很高兴成为[你您]的私人医生，通过这里可以长期联系到我。"
 )
-# Each of these phrases holds one of these; most texts hold none, and searching for the phrases takes forty times as long.
+# Every phrase holds one of these; most texts hold none, and a search for the phrases takes forty times as long.
 _PLATFORM_MARKS = (
     *("病情资料我已详细阅读", "研读了您的资料", "医生使用隐私电话", "给患者打电话", "医生已经通过语音回答了"),
     *("医生给您发来一个提醒", "尽快填表", "还有一些细节需要问你", "好评", "对我的服务提出宝贵", "系统将在随后关闭"),

@@ -103,3 +103,14 @@ def test_exact_copies_are_those_of_a_dict(texts: list[str], rng) -> None:  # typ
     expected = [first[text, group[row]] if text else row for row, text in enumerate(texts)]
     found = exact(exact_keys(pa.array(texts, pa.string())), np.array(group, int), np.array(order, int))
     assert found.tolist() == [-1 if kept == row else kept for row, kept in enumerate(expected)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.text("病气热", max_size=40), min_size=1, max_size=8), st.integers(1, 100))
+def test_giving_up_early_loses_no_pair_that_is_alike(texts: list[str], percent: int) -> None:
+    least = percent / 100
+    left, right = (side.ravel() for side in np.indices((len(texts), len(texts))))
+    array = pa.array(texts, pa.string())
+    whole, cut = jaccard(array, left, right), jaccard(array, left, right, least=least)
+    assert whole.tolist() == [true_jaccard(texts[one], texts[two]) for one, two in zip(left, right, strict=True)]
+    assert (cut == np.where(whole >= least, whole, 0)).all()
