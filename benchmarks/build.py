@@ -12,9 +12,75 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+
+@dataclass(slots=True)
+class Measured:
+    """A build: seconds, and bytes by process id; `own` leaves out what is shared, above all mapped files.
+
+    tree: the largest sums over all processes at one time, resident and own.
+    """
+
+    main: int
+    wall: float = 0.0
+    cpu: dict[int, float] = field(default_factory=dict)
+    peak: dict[int, int] = field(default_factory=dict)
+    own: dict[int, int] = field(default_factory=dict)
+    tree: tuple[int, int] = (0, 0)
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def raw_mb(self) -> float:
+        """Megabytes of raw files."""
+        return float(self.manifests[0]["raw_mb"])
+
+    def sample(self, processes: list[psutil.Process]) -> None:
+        """Take note of what these processes hold now."""
+        resident = own = 0
+        for one in processes:
+            try:
+                memory, times = one.memory_info(), one.cpu_times()
+            except psutil.Error:
+                continue
+            self.peak[one.pid] = max(self.peak.get(one.pid, 0), memory.rss)
+            self.own[one.pid] = max(self.own.get(one.pid, 0), memory.rss - memory.shared)
+            self.cpu[one.pid] = times.user + times.system
+            resident, own = resident + memory.rss, own + memory.rss - memory.shared
+        self.tree = max(self.tree[0], resident), max(self.tree[1], own)
+
+    def steps(self) -> dict[str, float]:
+        """CPU seconds a step; what each stage does anew is summed."""
+        steps: dict[str, float] = {}
+        for manifest in self.manifests:
+            for step, value in manifest["seconds"].items():
+                steps[step] = steps.get(step, 0.0) + value if step in ("render", "shards") else value
+        return steps
+
+
+def measure(raw: Path, out: Path, workers: int, recipe: Path | None = None) -> Measured:
+    """Build all stages of `raw` into `out` in a process of its own. Exits with its status where it fails."""
+    command = [sys.executable, "-m", "chimed.cli", "build", "--stage", "all", "--raw", str(raw)]
+    command += ["--out", str(out), "--workers", str(workers)]
+    command += ["--recipe", str(recipe)] if recipe else []
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    measured, root = Measured(process.pid), psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            measured.sample([root, *root.children(recursive=True)])
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.05)
+    if code := process.wait():
+        sys.exit(code)
+    measured.wall = time.perf_counter() - began
+    measured.manifests = [json.loads(path.read_text()) for path in sorted(out.glob("*/manifest.json"))]
+    return measured
 
 
 def main() -> None:
@@ -24,42 +90,18 @@ def main() -> None:
     arguments.add_argument("--recipe", type=Path)
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        command = [sys.executable, "-m", "chimed.cli", "build", "--stage", "all", "--raw", str(options.raw)]
-        command += ["--out", str(out), "--workers", str(options.workers)]
-        command += ["--recipe", str(options.recipe)] if options.recipe else []
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        peak: dict[int, int] = {}
-        anonymous: dict[int, int] = {}
-        cpu: dict[int, float] = {}
-        root = psutil.Process(process.pid)
-        while process.poll() is None:
-            for one in [root, *root.children(recursive=True)]:
-                try:
-                    memory, times = one.memory_info(), one.cpu_times()
-                except psutil.Error:
-                    continue
-                peak[one.pid] = max(peak.get(one.pid, 0), memory.rss)
-                anonymous[one.pid] = max(anonymous.get(one.pid, 0), memory.rss - memory.shared)
-                cpu[one.pid] = times.user + times.system
-            time.sleep(0.05)
-        wall = time.perf_counter() - began
-        if process.returncode:
-            sys.exit(process.returncode)
-        manifests = [json.loads(path.read_text()) for path in sorted(out.glob("*/manifest.json"))]
-    raw = manifests[0]["raw_mb"]
-    print(f"raw {raw:.1f} MB, {options.workers} workers: {wall:.1f} s wall, {sum(cpu.values()):.1f} s CPU, ", end="")
-    print(f"{raw / wall:.1f} MB/s")
-    for pid, size in sorted(peak.items()):
-        kind = "main" if pid == process.pid else "worker"
-        print(f"{kind:8} peak {size / 2**20:7.0f} MB resident, {anonymous[pid] / 2**20:7.0f} MB of it its own")
+        found = measure(options.raw, Path(folder) / "out", options.workers, options.recipe)
+    raw = found.raw_mb
+    print(
+        f"raw {raw:.1f} MB, {options.workers} workers: {found.wall:.1f} s wall, {sum(found.cpu.values()):.1f} s CPU, ",
+        end="",
+    )
+    print(f"{raw / found.wall:.1f} MB/s")
+    for pid, size in sorted(found.peak.items()):
+        kind = "main" if pid == found.main else "worker"
+        print(f"{kind:8} peak {size / 2**20:7.0f} MB resident, {found.own[pid] / 2**20:7.0f} MB of it its own")
     print("step                       CPU-s     MB/s")
-    steps: dict[str, float] = {}
-    for manifest in manifests:
-        for step, value in manifest["seconds"].items():
-            steps[step] = steps.get(step, 0.0) + value if step in ("render", "shards") else value
-    for step, value in steps.items():
+    for step, value in found.steps().items():
         print(f"{step:24} {value:8.2f} {raw / max(value, 1e-3):8.1f}")
 
 
