@@ -140,6 +140,32 @@ def datatrove(path: Path) -> Links:
     return links
 
 
+def data_juicer(path: Path) -> Links:
+    """data-juicer's document_minhash_deduplicator over characters, two processes; it names no partner."""
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (folder / "in.jsonl").open("w") as file:
+            for row, text in enumerate(texts):
+                file.write(json.dumps({"text": text, "row": row}) + "\n")
+        settings = {"tokenization": "character", "window_size": 5, "lowercase": False, "jaccard_threshold": THRESHOLD}
+        settings |= {"num_permutations": 128, "num_bands": 16, "num_rows_per_band": 8}
+        recipe = {
+            "project_name": "near-duplicates",
+            "dataset_path": str(folder / "in.jsonl"),
+            "export_path": str(folder / "kept.jsonl"),
+            "np": 2,
+            "process": [{"document_minhash_deduplicator": settings}],
+        }
+        (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+        command = [str(Path(sys.executable).with_name("dj-process")), "--config", str(folder / "recipe.yaml")]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        links = np.full(len(texts), UNNAMED)
+        with (folder / "kept.jsonl").open() as file:
+            links[[int(json.loads(line)["row"]) for line in file]] = -1
+    return links
+
+
 UNNAMED = np.iinfo(np.int64).max  # removed, but the tool does not say for whose sake
 TOOLS: dict[str, Callable[[pa.StringArray], Links]] = {
     "chimed": chimed,
@@ -147,8 +173,13 @@ TOOLS: dict[str, Callable[[pa.StringArray], Links]] = {
     "rensa": rensa,
     "gaoya": gaoya,
 }
-WHOLE: dict[str, Callable[[Path], Links]] = {"command": command, "datatrove": datatrove}  # these read files themselves
+WHOLE: dict[str, Callable[[Path], Links]] = {
+    "command": command,
+    "datatrove": datatrove,
+    "data-juicer": data_juicer,
+}  # these read files themselves
 PEERS = {"rensa": "rensa==0.5.0", "gaoya": "gaoya==0.2.2", "datatrove": "datatrove[io,processing]==0.10.1 spacy"}
+PEERS["data-juicer"] = "py-data-juicer==1.6.1 aiohttp"
 INSTALL_SECONDS = 300
 
 

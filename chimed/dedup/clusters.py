@@ -140,7 +140,8 @@ def _large(members: Any, starts: Any) -> Any:
     for b in range(len(starts) - 1):
         s = starts[b + 1] - starts[b]
         if s > SMALL:
-            out[at : at + s] = members[starts[b] : starts[b + 1]]
+            for i in range(s):
+                out[at + i] = members[starts[b] + i]
             state[count, 0], state[count, 1], state[count, 2] = at, at + s, PATIENCE * s
             at += s
             count += 1

@@ -164,7 +164,8 @@ def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures:
                 first, second = min(v0, v1), min(v2, v3)
                 least[p] = min(least[p], first, second)
         if len(signatures):
-            signatures[row] = least
+            for p in range(width):  # assigning a slice costs a second of compilation, for the words of its error
+                signatures[row, p] = least[p]
         if len(bands):
             for band in range(bands.shape[1]):
                 key = np.uint64(0)
