@@ -56,7 +56,6 @@ _PLATFORM_MARKS = (
         "》",
         "（医生留言）",
     ),
-    *("填写", "测量"),  # of _WRITTEN; _SCALE names a questionnaire in 《》
 )
 _WORD = re.compile(r"[\w+]")
 _SCALE = re.compile(r"我已完成了\S{2,8}医生下发的(《[^》]*》)[:：]?\s*(得分[:：]\d+分)?")
@@ -249,8 +248,8 @@ def form(text: str) -> str:
 
 def _plain(text: str) -> str:
     """A text without what the platform wrote into it and lines of marks alone; of a questionnaire its score stays."""
-    if any(map(text.__contains__, _PLATFORM_MARKS)):
-        text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", _WRITTEN.sub("", text))
+    text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", _WRITTEN.sub("", text))
+    if any(mark in text for mark in _PLATFORM_MARKS):
         text = _PLATFORM.sub("", text)
     return "\n".join(line for line in map(str.strip, text.split("\n")) if _WORD.search(line))
 
