@@ -127,26 +127,24 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
 
     Raises RowError `unknown-role`, or `no-answer` when no reply to a user turn remains.
     """
-    merged: list[Turn] = []
+    merged: list[tuple[Role, str]] = []
     for name, content in turns:
         role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
             raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
         text = content.strip()
-        if not text:
-            continue
-        if merged and merged[-1].role == role:
-            merged[-1] = Turn(role, f"{merged[-1].content}\n{text}")
-        else:
-            merged.append(Turn(role, text))
-    while merged and merged[-1].role != "assistant":
+        if text and merged and merged[-1][0] == role:
+            merged[-1] = role, f"{merged[-1][1]}\n{text}"
+        elif text:
+            merged.append((role, text))
+    while merged and merged[-1][0] != "assistant":
         merged.pop()
-    start = next((i for i, turn in enumerate(merged) if turn.role == "user"), len(merged))
-    system = [turn for turn in merged[:start] if turn.role == "system"]
-    kept = (*system, *merged[start:])
-    if not any(turn.role == "assistant" for turn in kept):
+    roles = [role for role, _ in merged]
+    start = roles.index("user") if "user" in roles else len(roles)
+    if "assistant" not in roles[start:]:
         raise RowError("no-answer", f"{len(merged)} turns without a reply")
-    return kept
+    kept = [turn for place, turn in enumerate(merged) if place >= start or turn[0] == "system"]
+    return tuple([Turn(role, text) for role, text in kept])
 
 
 def passage(text: str = "text", title: str = "title") -> Parse:
