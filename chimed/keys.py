@@ -18,6 +18,7 @@ from chimed.text import fold
 
 PROSE = 50  # characters from which an attribute of a graph is prose that may repeat elsewhere; a shorter one is a value
 OPENING, LATER, REPLY = 8, 20, 40  # characters from which a turn of an evaluation item identifies it
+PHRASE = 8  # characters below which the stem of an exam is no question by itself
 
 KEYS = pa.schema(
     [
@@ -125,7 +126,7 @@ def key_table(shape: str, table: pa.Table, trains: bool, index: Index | None, la
         names = [fold(table[name].combine_chunks()) for name in ("head", "tail")]
         equal = pc.binary_join_element_wise(names[0], table["relation"].combine_chunks(), names[1], "|")
     exact = exact_keys(equal)
-    item, share = _leaks(leaves, index)
+    item, share = _leaks(shape, leaves, index)
     lap("leakage")
     bands = band_keys(folded) if trains else np.zeros((len(table), BANDS), np.uint64)
     bands[item >= 0] = 0
@@ -136,7 +137,9 @@ def key_table(shape: str, table: pa.Table, trains: bool, index: Index | None, la
     return pa.Table.from_arrays(arrays, schema=KEYS)
 
 
-def _leaks(leaves: pa.ListArray, index: Index | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def _leaks(
+    shape: str, leaves: pa.ListArray, index: Index | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The evaluation item each row overlaps most, -1 for none, and the share of it that stands in the row."""
     item = np.full(len(leaves), -1, np.int32)
     share = np.zeros(len(leaves), np.float32)
@@ -144,7 +147,9 @@ def _leaks(leaves: pa.ListArray, index: Index | None) -> tuple[npt.NDArray[np.in
         hits = index.check(leaves.flatten())
         row = np.repeat(np.arange(len(leaves)), np.diff(leaves.offsets.to_numpy()))
         # The last one written wins: sorted by share, that is the largest; ties go to the lowest item.
-        found = np.flatnonzero(hits.leak)
+        # A name or a few words that an exam asks about stand everywhere: only another exam item equals such a stem.
+        phrase = hits.exact & (hits.run < PHRASE) if shape != "exam" else np.zeros(len(hits.leak), bool)
+        found = np.flatnonzero(hits.leak & ~phrase)
         found = found[np.lexsort((-hits.item[found], hits.share[found]))]
         item[row[found]] = hits.item[found]
         share[row[found]] = hits.share[found]

@@ -28,19 +28,33 @@ Int64 = npt.NDArray[np.int64]
 GRAM = 8
 # A row leaks an evaluation text if it equals it, or if one of these holds:
 SHARE, MIN_GRAMS = 0.8, 10  # most of the text's distinct grams stand in the row, and there are enough of them
+WEIGHT = MIN_GRAMS + GRAM - 1  # which so many characters of Chinese give; see `_weight` for others
 RUN, RUN_PART = 50, 0.5  # the row repeats that many characters of it in one piece, and that part of its length
 
+WIDE = 0x2E80  # the first code point of Chinese and its neighbours
 _ONE, _SIX, _WORD = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
 @njit(cache=True, nogil=True)
-def _leaks(share: float, grams: int, run: int, length: int) -> bool:
-    return (share >= SHARE and grams >= MIN_GRAMS) or (run >= RUN and run >= RUN_PART * length)
+def _leaks(share: float, enough: bool, run: int, length: int) -> bool:
+    return (share >= SHARE and enough) or (run >= RUN and run >= RUN_PART * length)
+
+
+@njit(cache=True, nogil=True)
+def _weight(codes: Any, count: int) -> int:
+    """How much a text says, in characters: four letters or digits count as one, as a word does in Chinese.
+
+    The English name of a disease stands in many a Chinese passage, and an English question may be little more.
+    """
+    wide = 0
+    for place in range(count):
+        wide += codes[place] >= WIDE
+    return wide + (count - wide) // 4
 
 
 @njit(cache=True, nogil=True)
 def _grams(offsets: Any, data: Any) -> Any:
-    """Of every gram of every text its hash, its place and its text, and the length of each text in characters.
+    """Of every gram of every text its hash, its place and its text; the length and the weight of each text.
 
     Places count on through all texts with a gap of one between texts, so that a run never crosses from one to the next.
     """
@@ -48,7 +62,7 @@ def _grams(offsets: Any, data: Any) -> Any:
     codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
     total = offsets[-1] - offsets[0]
     out, places, text = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int32)
-    lengths = np.empty(len(offsets) - 1, np.int32)
+    lengths, weights = np.empty(len(offsets) - 1, np.int32), np.empty(len(offsets) - 1, np.int32)
     k = base = 0
     for row in range(len(offsets) - 1):
         lengths[row] = code_points(data, offsets[row], offsets[row + 1], codes)
@@ -57,7 +71,8 @@ def _grams(offsets: Any, data: Any) -> Any:
             out[k], places[k], text[k] = hashes[s], base + s, row
             k += 1
         base += lengths[row] + 1
-    return out[:k], places[:k], text[:k], lengths
+        weights[row] = _weight(codes, lengths[row])
+    return out[:k], places[:k], text[:k], lengths, weights
 
 
 @njit(cache=True, nogil=True)
@@ -113,7 +128,7 @@ def _extend(places: Any, bounds: Any, before: Any, runs: Any, longer: Any) -> No
 @njit(cache=True, nogil=True)
 def _check(offsets: Any, data: Any, index: Any, out: Any) -> None:
     """Fills item, share, run and leak of each row. Scratch arrays are stamped with the row instead of being cleared."""
-    hashes, starts, places, text, table, words, grams, lengths, owner = index
+    hashes, starts, places, text, table, words, grams, lengths, weights, owner = index
     item, share, run, leak = out
     size, most = longest(offsets), 1
     for g in range(len(hashes)):
@@ -146,7 +161,8 @@ def _check(offsets: Any, data: Any, index: Any, out: Any) -> None:
         for k in range(hits):
             t = touched[k]
             part, length = shared[t] / grams[t], best_run[t] + GRAM - 1
-            is_leak = _leaks(part, grams[t], length, lengths[t])
+            enough = grams[t] >= MIN_GRAMS and weights[t] >= WEIGHT
+            is_leak = _leaks(part, enough, length, lengths[t])
             new, old = (is_leak, np.float32(part), length, -owner[t]), (leak[row], share[row], run[row], -item[row])
             if item[row] < 0 or new > old:
                 item[row], share[row], run[row], leak[row] = owner[t], part, length, is_leak
@@ -183,6 +199,7 @@ class Index:
     words: UInt64
     grams: Int32
     lengths: Int32
+    weights: Int32
     owner: Int32
     keys: UInt64
     key_item: Int32
@@ -199,7 +216,7 @@ class Index:
         ([0, -1, 1], [True, False, True], [19, 0, 4])
         """
         offsets, data = buffers(texts)
-        found, places, text, lengths = _grams(offsets, data)
+        found, places, text, lengths, weights = _grams(offsets, data)
         by_hash = np.argsort(found, kind="stable")
         hashes, starts = np.unique(found[by_hash], return_index=True)
         bounds = np.append(starts, len(found)).astype(np.int64)
@@ -209,7 +226,8 @@ class Index:
         items, keys = np.asarray(owner, np.int32), exact_keys(texts)
         by_key = np.lexsort((items, keys[:, 1], keys[:, 0]))
         by_key = by_key[keys[by_key, 0] > 0]
-        return cls(hashes, bounds, places, text, table, words, grams, lengths, items, keys[by_key], items[by_key])
+        own = (hashes, bounds, places, text, table, words, grams, lengths, weights, items)
+        return cls(*own, keys[by_key], items[by_key])
 
     def check(self, texts: Texts) -> Hits:
         """How each row overlaps the evaluation texts; see `Hits`."""
@@ -218,7 +236,7 @@ class Index:
         item, share, run = np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.int32)
         leak = np.zeros(n, np.bool_)
         index = (self.hashes, self.starts, self.places, self.text, self.table, self.words)
-        _check(offsets, data, (*index, self.grams, self.lengths, self.owner), (item, share, run, leak))
+        _check(offsets, data, (*index, self.grams, self.lengths, self.weights, self.owner), (item, share, run, leak))
         rows, places = self._equal(exact_keys(texts))
         exact = np.zeros(n, np.bool_)
         exact[rows] = leak[rows] = True

@@ -16,7 +16,9 @@ from openpyxl import load_workbook
 
 from chimed import leakage
 from chimed.errors import SourceError
+from chimed.keys import key_table
 from chimed.leakage import GRAM, MIN_GRAMS, RUN, RUN_PART, SHARE, Hits, Index
+from chimed.records import SCHEMAS
 
 
 def han(count: int, seed: int) -> str:
@@ -49,6 +51,30 @@ def test_a_question_inside_a_row_leaks_unless_it_is_short() -> None:
     assert hits.share.tolist() == [1, 1]
     assert hits.leak.tolist() == [False, True]
     assert check([QUESTION[: GRAM + MIN_GRAMS - 1]], [f"答{QUESTION}"]).leak.tolist() == [True]
+
+
+def test_the_english_name_of_a_disease_is_no_question() -> None:
+    stem, passage = "microangiopathichemolyticanemia", "微血管病性溶血性贫血microangiopathichemolyticanemia又称"
+    assert check([stem], [passage, stem]).leak.tolist() == [False, True]
+    question = "whichofthefollowingisthemostcommoncauseofmicroangiopathichemolyticanemiainachild"
+    assert check([question], [f"请翻译{question}"]).leak.tolist() == [True]
+    assert check(
+        ["服用华法林的患者inr应维持在2到3之间的情况是"], ["问服用华法林的患者inr应维持在2到3之间的情况是什么"]
+    ).leak.all()
+
+
+def test_a_phrase_equals_a_stem_only_in_another_exam() -> None:
+    index = Index.build(pa.array(["脾破裂", "梅毒的病原体是什么呢"]), np.arange(2))
+    role = pa.struct([("role", pa.string()), ("content", pa.string())])
+    said = [[("user", "这位患者的诊断是？"), ("assistant", text)] for text in ("脾破裂", "梅毒的病原体是什么呢")]
+    turns = [[{"role": who, "content": text} for who, text in turns] for turns in said]
+    table = pa.table({"id": ["a/1", "a/2"], "split": ["train"] * 2, "turns": pa.array(turns, pa.list_(role))})
+    table = table.append_column("department", pa.array(["", ""]))
+    assert key_table("dialogue", table, True, index, lambda _: None)["leak"].to_pylist() == [-1, 1]
+    own = {"id": "b/1", "split": "train", "question": "脾破裂", "options": ["左肩痛", "腹痛"], "answer": "A"}
+    own |= dict.fromkeys(("explanation", "department", "discipline", "competency", "disease_group", "difficulty"), "")
+    exams = pa.Table.from_pylist([own], SCHEMAS["exam"])
+    assert key_table("exam", exams, True, index, lambda _: None)["leak"].to_pylist() == [0]
 
 
 def test_a_long_run_leaks_if_it_is_half_of_the_text() -> None:
