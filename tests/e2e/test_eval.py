@@ -25,7 +25,6 @@ pytest.importorskip("lm_eval", reason="needs the eval extra: pip install -e '.[e
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 from qilin.evaluate.exam import read_items  # noqa: E402
-from qilin.evaluate.recipe import Baseline  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("department", "discipline", "competency", "disease_group", "difficulty")
@@ -147,68 +146,6 @@ def test_an_oracle_is_always_right(stage: Path, tmp_path: Path) -> None:
     assert "| baseline oracle | closed | sets | 100.0 (99.8 to 100.0) | 2000 |" in report
     assert "published, not measured" in report
     assert "published, not measured" in (tmp_path / "run/report.html").read_text("utf-8")
-
-
-def compared(folder: Path, *runs: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "qilin.cli", "compare", *runs]
-    where = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True, check=False)
-
-
-def test_evaluations_are_compared_item_by_item(stage: Path, tmp_path: Path) -> None:
-    data = {"path": str(stage), "sets": ["cmexam/test", "huatuo26m/test"], "rows": 300}
-    exam = {"methods": ["letters", "generation"]}
-    names: tuple[Baseline, ...] = ("random", "constant", "oracle")
-    for name in names:
-        metrics = ["zh", "llamafactory"] if name != "random" else ["zh"]
-        said = {"baseline": name, "data": data, "exam": exam, "open": {"metrics": metrics}, "output_dir": name}
-        scored(tmp_path, said)
-    done = compared(tmp_path, *names, "--json")
-    assert done.returncode == 0, done.stderr
-    parts = {(part["set"], part["by"]): part["runs"] for part in json.loads(done.stdout)["parts"]}
-    assert list(parts) == [("cmexam/test", "letters"), ("cmexam/test", "generation"), ("huatuo26m/test", "zh")]
-
-    right = {}
-    for name in names:
-        rows = [json.loads(line) for line in (tmp_path / name / "items.jsonl").read_text("utf-8").splitlines()]
-        right[name] = [row["methods"]["letters"]["correct"] for row in rows if row["set"] == "cmexam/test"]
-    first, second, third = parts["cmexam/test", "letters"]
-    assert "against" not in first
-    assert first["accuracy"]["value"] == sum(right["random"]) / 300
-    pair = third["against"]
-    assert (pair["n"], pair["only_first"]) == (300, 0)
-    assert pair["only_second"] == sum(right["oracle"]) - sum(right["constant"])
-    assert pair["p"] < 1e-9
-    assert second["against"]["p"] > 1e-4
-    opened = parts["huatuo26m/test", "zh"][2]
-    assert opened["scores"]["values"]["rouge-1"] == pytest.approx(100)
-    assert opened["against"]["everything"]["difference"]["rouge-1"]["value"] == pytest.approx(100)
-    assert opened["against"]["within"] is None  # no reply of one letter is nearly as long as an answer
-
-    table = compared(tmp_path, *names).stdout
-    assert table.count("| oracle | letters | 300 |") == 1
-    assert "## huatuo26m/test: closed" in table
-    assert "Not for clinical use" in table
-
-
-def test_what_cannot_be_compared_is_said(stage: Path, tmp_path: Path) -> None:
-    for name, rows, source in (("a", 5, "cmexam"), ("b", 6, "cmexam"), ("c", 5, "huatuo26m")):
-        data = {"path": str(stage), "sets": [f"{source}/test"], "rows": rows}
-        scored(tmp_path, {"baseline": "constant", "data": data, "output_dir": name})
-    shutil.copytree(tmp_path / "a", tmp_path / "changed")
-    with (tmp_path / "changed/items.jsonl").open("a") as file:
-        file.write("{}\n")
-    faults = {
-        ("a",): "one evaluation alone cannot be compared",
-        ("a", "nowhere"): "nowhere: holds no finished evaluation",
-        ("a", "b"): "a and b: cmexam/test was asked with other prompts in the arm closed",
-        ("a", "c"): "a, c: have no set, arm and method in common",
-        ("a", "changed"): "changed: items.jsonl is not the one that result.json speaks of",
-    }
-    for runs, fault in faults.items():
-        done = compared(tmp_path, *runs)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(f"qilin: {fault}")
 
 
 def test_a_reply_without_room_to_end_is_counted(stage: Path, model: Path, tmp_path: Path) -> None:
