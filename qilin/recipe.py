@@ -1,6 +1,5 @@
 """The training recipe: YAML in, a typed and closed `Recipe` out; every fault is reported at once."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -8,21 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from qilin import options
-from qilin.errors import RecipeError
+from qilin.closed import Closed, block, load
 
 StageName = Literal["cpt", "sft", "dpo"]
 CONFIGS = {"cpt": "SFTConfig", "sft": "SFTConfig", "dpo": "DPOConfig"}
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Model(_Closed):
+class Model(Closed):
     """The model to train.
 
     path: a folder, or a name on the Hub.
@@ -40,14 +34,14 @@ class Model(_Closed):
     attention: str | None = None
 
 
-class Replay(_Closed):
+class Replay(Closed):
     """General text mixed into continued pre-training. share: its part of the trained tokens."""
 
     path: Path
     share: Annotated[float, Field(gt=0, lt=1)]
 
 
-class Data(_Closed):
+class Data(Closed):
     """The data to train on.
 
     path: a stage folder that `chimed build` wrote.
@@ -63,7 +57,7 @@ class Data(_Closed):
     prepared: Path = Path("prepared")
 
 
-class Recipe(_Closed):
+class Recipe(Closed):
     """What a run does: the stage, its model and data, and what PEFT and TRL are told word for word.
 
     peft: keys of LoraConfig; None trains all weights. trainer: keys of SFTConfig (cpt, sft) or DPOConfig (dpo).
@@ -104,88 +98,20 @@ class Recipe(_Closed):
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a YAML file; its paths are relative to the current folder. Raises RecipeError with every fault."""
-    data = _read(path)
-    faults = [*_keys(data), *_together(data)]
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(str(path), [*map(_fault, error.errors()), *faults]) from error
-    if faults:
-        raise RecipeError(str(path), faults)
-    return recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key said twice; `2e-4` is a number, `no` and dates are texts, as in YAML 1.2."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode) and name.value != "<<":
-                if name.value in seen:
-                    where = f"line {name.start_mark.line + 1}"
-                    raise yaml.YAMLError(f"the key {name.value!r} stands twice in one mapping, again in {where}")
-                seen.add(name.value)
-        return super().construct_mapping(node, deep)
-
-
-_TAG = "tag:yaml.org,2002:"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) not in ("bool", "float", "timestamp")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$", re.ASCII)
-_Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    where = str(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(where, [f"cannot be read: {reason}; a recipe is a YAML file"]) from error
-    loader = _Loader(text)
-    try:
-        data = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(where, [f"not YAML: {' '.join(str(error).split())}"]) from error
-    finally:
-        loader.dispose()
-    if not isinstance(data, dict):
-        raise RecipeError(where, [f"found {type(data).__name__}; a recipe has the keys stage, model, data, trainer"])
-    return data
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        parts: dict[str, type[_Closed]] = {"model": Model, "data": Data, "data.replay": Replay}
-        known = list(parts.get(where.rpartition(".")[0], Recipe).model_fields)
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"{where}: unknown key; " + (f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}")
-    if error["type"] == "missing":
-        return f"{where}: is missing"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
-
-
-def _block(data: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
-    value = data.get(name)
-    return value if isinstance(value, dict) else {}
+    return load(path, Recipe, lambda data: (*_keys(data), *_together(data)))
 
 
 def _keys(data: Mapping[Any, Any]) -> Iterator[str]:
     """Faults of the blocks that go to TRL and PEFT word for word, whatever the rest of the recipe is worth."""
     stage = data.get("stage")
     config = CONFIGS.get(stage) if isinstance(stage, str) else None
-    yield from options.faults("trainer", (config,) if config else ("SFTConfig", "DPOConfig"), _block(data, "trainer"))
-    yield from options.faults("peft", ("LoraConfig",), _block(data, "peft"))
+    yield from options.faults("trainer", (config,) if config else ("SFTConfig", "DPOConfig"), block(data, "trainer"))
+    yield from options.faults("peft", ("LoraConfig",), block(data, "peft"))
 
 
 def _together(data: Mapping[Any, Any]) -> Iterator[str]:
     """Faults of values that are right one by one."""
-    model, peft, trainer = (_block(data, name) for name in ("model", "peft", "trainer"))
+    model, peft, trainer = (block(data, name) for name in ("model", "peft", "trainer"))
     output = trainer.get("output_dir")
     if isinstance(data.get("trainer"), dict) and not (isinstance(output, str) and output):
         yield "trainer.output_dir: is missing; it is the folder of the run"
@@ -199,7 +125,7 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
         yield "model.quantization: four-bit weights cannot be trained; add a `peft` block (QLoRA) or leave it out"
     if model.get("dtype") == "float16" and not isinstance(data.get("peft"), dict):
         yield "model.dtype: float16 weights cannot be trained; write float32, with `fp16: true` in `trainer`"
-    if data.get("stage") in ("sft", "dpo") and _block(data, "data").get("replay"):
+    if data.get("stage") in ("sft", "dpo") and block(data, "data").get("replay"):
         yield f"data.replay: stage {data['stage']} has none; it is for cpt"
     if _on_the_head(peft.get("target_modules")) and not _on_the_head(peft.get("exclude_modules")):
         yield "peft.target_modules: TRL trains no adapter on lm_head; leave it out, or name it in `modules_to_save`"

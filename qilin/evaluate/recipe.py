@@ -1,6 +1,5 @@
 """The evaluation recipe: YAML in, a typed and closed `Recipe` out; every fault is reported at once."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -8,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from qilin import recipe as training
-from qilin.errors import RecipeError
+from qilin.closed import Closed, block, load
 
 Method = Literal["letters", "sets", "generation"]
 Baseline = Literal["random", "constant", "oracle"]
@@ -19,11 +18,7 @@ Arm = Literal["closed", "rag", "oracle", "random"]
 _SET = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Server(_Closed):
+class Server(Closed):
     """A server that speaks OpenAI's chat completions; its key, if it wants one, stands in OPENAI_API_KEY.
 
     url: the whole address, such as http://localhost:8000/v1/chat/completions. name: the model, as the server calls it.
@@ -36,7 +31,7 @@ class Server(_Closed):
     retries: Annotated[int, Field(ge=0)] = 2
 
 
-class Data(_Closed):
+class Data(Closed):
     """What is asked.
 
     path: the eval stage of a build. sets: such as cmexam/test. rows: at most so many of each set, chosen by the seed;
@@ -46,10 +41,10 @@ class Data(_Closed):
     path: Path
     sets: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Annotated[int, Field(gt=0)] | None = None
-    disciplines: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    disciplines: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
 
-class Exam(_Closed):
+class Exam(Closed):
     """How questions with options are asked.
 
     methods: `letters`, the likeliest single letter; `sets`, the likeliest set of letters with its end of turn;
@@ -63,13 +58,13 @@ class Exam(_Closed):
     permutations: Annotated[int, Field(ge=0)] = 0
 
 
-class Open(_Closed):
+class Open(Closed):
     """How replies to open questions are scored: the modes of `qilin.evaluate.answers`."""
 
     metrics: Annotated[tuple[Literal["zh", "paper", "llamafactory"], ...], Field(min_length=1)] = ("zh",)
 
 
-class Rag(_Closed):
+class Rag(Closed):
     """Passages before the question.
 
     index: a folder that `qilin index` wrote. k: passages a question. budget: characters they may take together.
@@ -83,7 +78,7 @@ class Rag(_Closed):
     leaked: bool = False
 
 
-class Recipe(_Closed):
+class Recipe(Closed):
     """An evaluation: one of a model, a server or a baseline; the questions; how they are asked and scored.
 
     baseline: answers without reading. `random` draws among what a method lets it say, `constant` always says A,
@@ -116,39 +111,7 @@ class Recipe(_Closed):
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a YAML file; its paths are relative to the current folder. Raises RecipeError with every fault."""
-    data = training._read(path)
-    faults = list(_together(data))
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(str(path), [*map(_fault, error.errors()), *faults]) from error
-    if faults:
-        raise RecipeError(str(path), faults)
-    return recipe
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        parts: dict[str, type[BaseModel]] = {
-            "model": training.Model,
-            "server": Server,
-            "data": Data,
-            "exam": Exam,
-            "open": Open,
-            "rag": Rag,
-        }
-        known = list(parts.get(where.rpartition(".")[0], Recipe).model_fields)
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"{where}: unknown key; " + (f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}")
-    if error["type"] == "missing":
-        return f"{where}: is missing"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
-
-
-def _block(data: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
-    value = data.get(name)
-    return value if isinstance(value, dict) else {}
+    return load(path, Recipe, _together)
 
 
 def _texts(value: Any) -> list[str]:
@@ -160,7 +123,7 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
     answerers = [name for name in ("model", "server", "baseline") if data.get(name) is not None]
     if len(answerers) != 1:
         yield f"model, server, baseline: give exactly one, found {' and '.join(answerers) or 'none'}"
-    exam, sets = _block(data, "exam"), _texts(_block(data, "data").get("sets"))
+    exam, sets = block(data, "exam"), _texts(block(data, "data").get("sets"))
     source = exam.get("shots_from")
     for name in (*sets, *([source] if isinstance(source, str) else [])):
         if not _SET.fullmatch(name):
@@ -168,10 +131,10 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
     once = {
         "data.sets": sets,
         "exam.methods": _texts(exam.get("methods")),
-        "open.metrics": _texts(_block(data, "open").get("metrics")),
+        "open.metrics": _texts(block(data, "open").get("metrics")),
         "arms": _texts(data.get("arms")),
     }
-    for name in _block(_block(data, "data"), "disciplines"):
+    for name in block(block(data, "data"), "disciplines"):
         if name not in sets:
             yield f"data.disciplines: {name} is none of data.sets"
     for where, named in once.items():
