@@ -120,7 +120,7 @@ def _open(key: tuple[str, str, str], runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _exam_table(title: str, names: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> Table:
-    head = ("run", "method", "n", "accuracy % (95 %)", "points more than the run before", "gained", "lost", "McNemar p")
+    head = ("run", "method", "n", "accuracy % (95 %)", "points more than before (95 %)", "gained", "lost", "McNemar p")
     rows: list[Row] = []
     for part in parts:
         for name, one in zip(names, part["runs"], strict=True):
@@ -142,7 +142,7 @@ def _open_table(title: str, names: Sequence[str], parts: Sequence[Mapping[str, A
         "BLEU",
         "ROUGE-1",
         "length ratio",
-        *(f"more than the run before: {way}" for way in WAYS.values()),
+        *(f"more than before, {way}" for way in WAYS.values()),
     )
     rows: list[Row] = []
     for part in parts:
