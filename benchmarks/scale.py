@@ -71,8 +71,8 @@ def table(points: list[Point]) -> str:
 
 
 def steps(points: list[Point]) -> str:
-    """CPU seconds a gigabyte of each step in Markdown: what grows faster than the corpus shows from left to right."""
-    lines = [f"| step, CPU-s a GB at | {' | '.join(f'{one.gigabytes:.2f} GB' for one in points)} |"]
+    """Seconds a gigabyte of each step in Markdown (CPU; of render and shards wall): what grows faster than the corpus."""
+    lines = [f"| step, seconds a GB at | {' | '.join(f'{one.gigabytes:.2f} GB' for one in points)} |"]
     lines.append(f"|---|{'---:|' * len(points)}")
     taken = [one.build.steps() for one in points]
     for step in sorted(taken[-1], key=lambda step: -taken[-1][step]):
