@@ -71,7 +71,7 @@ def table(points: list[Point]) -> str:
 
 
 def steps(points: list[Point]) -> str:
-    """Seconds a gigabyte of each step in Markdown (CPU; of render and shards wall): what grows faster than the corpus."""
+    """Seconds a gigabyte of each step, CPU or, of render and shards, wall: what grows faster than the corpus shows."""
     lines = [f"| step, seconds a GB at | {' | '.join(f'{one.gigabytes:.2f} GB' for one in points)} |"]
     lines.append(f"|---|{'---:|' * len(points)}")
     taken = [one.build.steps() for one in points]
