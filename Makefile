@@ -18,7 +18,8 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Writes the expected output of the golden rows and the table of docs/sources.md anew; read the difference.
+# Writes the expected output of the golden rows, the tables of docs/sources.md and docs/errors.md, and docs/commands.md
+# anew; read the difference.
 golden: $(READY)
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/test_docs.py -k "golden or page_of_sources"
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/e2e/hub/test_publish_page.py

@@ -56,6 +56,7 @@ def _nothing(_: str) -> None:
 
 
 def _train(recipe: Recipe, where: Path, signals: Signals, say: Any) -> None:
+    from qilin import processor
     from qilin.data import open_stage
     from qilin.prepare import prepare
     from qilin.stages import STAGES, settings
@@ -79,6 +80,7 @@ def _train(recipe: Recipe, where: Path, signals: Signals, say: Any) -> None:
             "better model.dtype float32 and trainer.bf16 true"
         )
     model = models.load_model(recipe.model)
+    processor.install()
     with _named(where, "trainer, peft"):
         trainer = STAGES[recipe.stage](recipe, args, model, tokenizer, prepared)
     with args.main_process_first(desc="checkpoint"):

@@ -7,15 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
+import typer
 
+from chimed import cli as chimed_cli
 from chimed.quality import REASONS
 from chimed.reasons import PARSING, READING
 from chimed.recipe import load_recipe
 from chimed.sources import discover
+from qilin import cli as qilin_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -128,6 +134,88 @@ def test_golden_table_of_reasons() -> None:
         assert found[0] == reasons_table(), "run `make golden`"
 
 
+PLACES = {Path: "PATH", int: "INTEGER", float: "NUMBER", str: "TEXT"}  # what stands where a value is to be put
+
+
+class Parameter(NamedTuple):
+    """An argument or option as docs/commands.md shows it: how it is written, what it is, and its default."""
+
+    written: str
+    what: str
+    default: str
+    is_argument: bool
+
+
+def plain(hint: Any) -> type:
+    """The type of one value: `int` of `list[int] | None`."""
+    inner = [part for part in get_args(hint) if part is not type(None)]
+    return plain(inner[0]) if inner else hint
+
+
+def parameter(own: Any, hint: Any) -> Parameter:
+    """What a program says of one of its arguments or options."""
+    kind, said = plain(hint), hint.__metadata__[0]  # of Annotated[kind, typer.Option(...)]
+    what, _, default = (own.help or "").rstrip(".").partition("; default: ")
+    place = "" if kind is bool else own.metavar or PLACES.get(kind, own.name.upper())
+    if issubclass(kind, Enum):
+        what += f" (one of {', '.join(f'`{member.value}`' for member in kind)})"
+    elif said.max is not None:
+        what += f" ({said.min} to {said.max})"
+    elif said.min:
+        what += f" (at least {said.min})"
+    if own.required:
+        default = "required"
+    elif not default and own.default != "" and own.default is not None and own.default is not False:
+        default = f"`{getattr(own.default, 'value', own.default)}`"
+    is_argument = own.param_type_name == "argument"
+    return Parameter(place if is_argument else f"{own.opts[0]} {place}".rstrip(), what, default, is_argument)
+
+
+def usage(command: str, parameters: list[Parameter]) -> str:
+    """How a command is called: its arguments, then the options that it cannot do without."""
+    arguments = [own.written if own.default else f"[{own.written}]" for own in parameters if own.is_argument]
+    options = [own for own in parameters if not own.is_argument]
+    needed = [own.written for own in options if own.default == "required"]
+    return " ".join([command, *arguments, *needed, *(["[OPTIONS]"] if len(options) > len(needed) else [])])
+
+
+def reference(program: str, app: typer.Typer) -> Iterator[str]:
+    """The lines of docs/commands.md on a program: every command with its arguments and options."""
+    tree: Any = typer.main.get_command(app)
+    yield from [f"## {program}", "", tree.help, "", "| command | what it does |", "|---|---|"]
+    for name, command in tree.commands.items():
+        yield f"| [{name}](#{program}-{name}) | {command.help} |"
+    for name, command in tree.commands.items():
+        hints = get_type_hints(command.callback, include_extras=True)
+        found = [parameter(own, hints[own.name]) for own in command.params]
+        found.sort(key=lambda own: not own.is_argument)
+        yield from ["", f"### {program} {name}", "", command.help, "", "```text", usage(f"{program} {name}", found)]
+        yield from ["```", "", "| argument or option | what it is | default |", "|---|---|---|"]
+        yield from (f"| `{own.written}` | {own.what} | {own.default} |".replace("  |", " |") for own in found)
+
+
+def test_golden_page_of_commands() -> None:
+    page = ROOT / "docs" / "commands.md"
+    before, mark, _ = text(page).partition("## chimed\n")
+    assert mark
+    programs = {"chimed": chimed_cli.app, "qilin": qilin_cli.app}
+    made = before + "\n\n".join("\n".join(reference(name, app)) for name, app in programs.items()) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        page.write_text(made, encoding="utf-8")
+    else:
+        assert made == text(page), "run `make golden`"
+
+
+def test_the_design_names_every_module() -> None:
+    for package in ("chimed", "qilin"):
+        _, _, listed = text(ROOT / "docs" / "design.md").partition(f"\n`{package}`, ")
+        listed = listed[: listed.index("\n\n", listed.index("|---|"))]
+        named = {name.rstrip("/") for name in re.findall(r"`([a-z/]+)`", listed)}
+        there = {path.stem for path in (ROOT / package).glob("[a-z]*.py")}
+        there |= {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert named == there, "the tables of docs/design.md"
+
+
 def test_readme_lists_every_command() -> None:
     assert set(re.findall(r"^\| `chimed ([a-z]+)\b[^`]*` \|", text(ROOT / "README.md"), re.MULTILINE)) == commands(
         "chimed"
@@ -138,6 +226,7 @@ def test_the_set_up_commands_of_the_readme_are_what_ci_runs() -> None:
     first, second, *_ = (code.strip() for code in fences(ROOT / "README.md", "bash"))
     script = text(ROOT / ".ci" / "run")
     assert f"\n{first}\n" in script
+    assert first in text(ROOT / "docs" / "quickstart.md")
     assert second == "make test"
     assert second in script
 
@@ -174,8 +263,8 @@ FETCHED = {"test_fetch.py"}  # holds for every source that it can be fetched, or
 
 
 def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
-    """The steps of CONTRIBUTING.md, word for word, on a copy of what they touch."""
-    guide = ROOT / "CONTRIBUTING.md"
+    """The steps of docs/add-a-source.md, word for word, on a copy of what they touch."""
+    guide = ROOT / "docs" / "add-a-source.md"
     shutil.copytree(ROOT / "chimed", tmp_path / "chimed", ignore=shutil.ignore_patterns("__pycache__"))
     golden = tmp_path / "tests" / "golden"
     (golden / "clinic-qa").mkdir(parents=True)
@@ -196,10 +285,11 @@ def test_a_source_is_one_file_and_a_few_rows(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
-    (recipe := tmp_path / "recipe.yaml").write_text(fences(ROOT / "CONTRIBUTING.md", "yaml")[0], encoding="utf-8")
+    guide = ROOT / "docs" / "add-a-source.md"
+    (recipe := tmp_path / "recipe.yaml").write_text(fences(guide, "yaml")[0], encoding="utf-8")
     assert [item.source.name for item in load_recipe(recipe).ingredients] == ["clinic-qa"]
     (tmp_path / "raw" / "clinic-qa").mkdir(parents=True)
-    rows = fences(ROOT / "CONTRIBUTING.md", "csv")[0]
+    rows = fences(guide, "csv")[0]
     (tmp_path / "raw" / "clinic-qa" / "train.csv").write_text(rows, encoding="utf-8")
     options = ["--stage", "sft", "--raw", "raw", "--recipe", "recipe.yaml", "--out", "out"]
     command = [sys.executable, "-c", "from chimed.cli import main; main()", "build", *options]
