@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,42 @@ def test_training_recipe(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# "), "a recipe begins with what it is for"
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("eval.yaml")), ids=name)
+@pytest.mark.parametrize("path", [*RECIPES.rglob("eval.yaml"), *RECIPES.rglob("rag.yaml")], ids=name)
 def test_evaluation_recipe(path: Path) -> None:
     assert load_evaluation(path).stage == "eval"
+
+
+def overlay(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(RECIPES / "overlay.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("size", ["small", "gpu", "full"])
+@pytest.mark.parametrize("stage", ["cpt", "sft", "dpo", "eval", "rag"])
+def test_recipe_in_a_size(size: str, stage: str, tmp_path: Path) -> None:
+    """Sizes change a recipe into one that is as right as itself, and name no recipe that is not there."""
+    pytest.importorskip("trl", reason="its keys are checked against the installed TRL: pip install -e '.[train]'")
+    folder = RECIPES / "qwen-0.5b"
+    done = overlay(str(folder / f"{stage}.yaml"), size, "model.path=elsewhere/model")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "recipe.yaml").write_text(done.stdout, encoding="utf-8")
+    recipe = (load_recipe if stage in ("cpt", "sft", "dpo") else load_evaluation)(tmp_path / "recipe.yaml")
+    assert recipe.model is not None
+    assert recipe.model.path == "elsewhere/model"
+    sizes = yaml.safe_load((folder / "sizes.yaml").read_text(encoding="utf-8"))
+    assert set(sizes[size]) <= {"cpt", "sft", "dpo", "eval", "rag"}
+    said = yaml.safe_load((folder / f"{stage}.yaml").read_text(encoding="utf-8")) | {"model": None}
+    changed = yaml.safe_load(done.stdout) | {"model": None}
+    assert (changed != said) is bool(sizes[size].get(stage))
+
+
+def test_overlay_changes_and_takes_away(tmp_path: Path) -> None:
+    (tmp_path / "sizes.yaml").write_text("small: {cpt: {data: {rows: 9}}}\nfull: {}\n", encoding="utf-8")
+    (tmp_path / "cpt.yaml").write_text("data: {path: a, replay: {share: 0.1}}\nrate: 2e-4\n", encoding="utf-8")
+    done = overlay(str(tmp_path / "cpt.yaml"), "small", "data.path=b", "data.replay=null")
+    assert yaml.safe_load(done.stdout) == {"data": {"path": "b", "rows": 9}, "rate": "2e-4"}
+    assert "allowed are small, full" in overlay(str(tmp_path / "cpt.yaml"), "tiny").stderr
+    assert overlay(str(tmp_path / "cpt.yaml"), "full", "data.path").returncode == 1
 
 
 @pytest.mark.parametrize("path", [*RECIPES.rglob("chimed.yaml"), *RECIPES.rglob("general.yaml")], ids=name)

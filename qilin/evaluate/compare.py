@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qilin.errors import DataError
-from qilin.evaluate import answers, stats
+from qilin.evaluate import answers, stats, texts
 from qilin.evaluate.recipe import Method
-from qilin.evaluate.report import Row, Table, figure, p_value, page, share
+from qilin.evaluate.report import Row, Table, between, figure, p_value, page, share
 
 Lines = Sequence[Mapping[str, Any]]
 WAYS = {"everything": "all items", "within": "items of like length", "standardised": "length standardised"}
@@ -19,11 +19,15 @@ WAYS = {"everything": "all items", "within": "items of like length", "standardis
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished evaluation. lines: of items.jsonl, in their order, by set, arm and kind of item."""
+    """A finished evaluation.
+
+    lines: of items.jsonl, in their order, by set, arm and kind of item. texts: those of texts.jsonl, by set.
+    """
 
     folder: Path
     result: Mapping[str, Any]
     lines: Mapping[tuple[str, str, str], Lines]
+    texts: Mapping[str, Lines]
 
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
@@ -44,6 +48,9 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
             parts += [
                 {"set": key[0], "arm": key[1], "kind": key[2], "by": way, "runs": own} for way, own in ways.items()
             ]
+    for name, first in runs[0].texts.items():
+        if all([line["id"] for line in run.texts.get(name, ())] == [line["id"] for line in first] for run in runs):
+            parts.append({"set": name, "arm": "text", "kind": "text", "by": "bits a byte", "runs": _text(name, runs)})
     if not parts:
         raise DataError(f"{', '.join(map(str, folders))}: have no set, arm and method in common")
     return {
@@ -63,17 +70,21 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _read(folder: Path) -> Run:
     try:
         result = json.loads((folder / "result.json").read_bytes())
-        text = (folder / "items.jsonl").read_bytes()
-        told = result["items_sha256"]
+        told = {name: result[f"{name}_sha256"] for name in ("items", *(["texts"] if "texts" in result else []))}
+        files = {name: (folder / f"{name}.jsonl").read_bytes() for name in told}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{folder}: holds no finished evaluation of `qilin eval` ({error})") from error
-    if hashlib.sha256(text).hexdigest() != told:
-        raise DataError(f"{folder}: items.jsonl is not the one that result.json speaks of; run `qilin eval` again")
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != told[name]:
+            raise DataError(f"{folder}: {name}.jsonl is not the one that result.json speaks of; run `qilin eval` again")
+    passages: dict[str, list[Mapping[str, Any]]] = {}
+    for line in map(json.loads, files.get("texts", b"").splitlines()):
+        passages.setdefault(line["set"], []).append(line)
     lines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for line in map(json.loads, text.splitlines()):
+    for line in map(json.loads, files["items"].splitlines()):
         kind = "exam" if any("correct" in said for said in line["methods"].values()) else "open"
         lines.setdefault((line["set"], line["arm"], kind), []).append(line)
-    return Run(folder, result, lines)
+    return Run(folder, result, lines, passages)
 
 
 def _alike(key: tuple[str, str, str], runs: Sequence[Run]) -> None:
@@ -119,6 +130,14 @@ def _open(key: tuple[str, str, str], runs: Sequence[Run]) -> dict[str, Any]:
     return found
 
 
+def _text(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each run's bits a byte over the same passages, and its difference to the run before."""
+    found: list[dict[str, Any]] = [{"bits_per_byte": run.result["texts"][name]["bits_per_byte"]} for run in runs]
+    for one, (before, after) in zip(found[1:], itertools.pairwise(runs), strict=True):
+        one["against"] = texts.bits(after.texts[name], before.texts[name], seed=after.result["recipe"]["seed"])
+    return found
+
+
 def _exam_table(title: str, names: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> Table:
     head = ("run", "method", "n", "accuracy % (95 %)", "points more than before (95 %)", "gained", "lost", "McNemar p")
     rows: list[Row] = []
@@ -160,7 +179,17 @@ def _open_table(title: str, names: Sequence[str], parts: Sequence[Mapping[str, A
     return Table(title, head, rows, note)
 
 
-_tables = {"exam": _exam_table, "open": _open_table}
+def _text_table(title: str, names: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (name, between(one["bits_per_byte"]), between(one["against"], "+.3f") if "against" in one else "")
+        for part in parts
+        for name, one in zip(names, part["runs"], strict=True)
+    ]
+    note = "Held-out passages: bits a byte, less is better, and how many more than before; bootstrap over passages."
+    return Table(title, ("run", "bits a byte (95 %)", "more than before (95 %)"), rows, note)
+
+
+_tables = {"exam": _exam_table, "open": _open_table, "text": _text_table}
 
 
 def _bleu(mode: str) -> str:

@@ -130,7 +130,14 @@ def read_items(
         if absent := [one for one in wanted if one not in there]:
             raise DataError(f"{name} has no discipline {', '.join(absent)}; it has {', '.join(there) or 'none'}")
         found[name] = [item for item in found[name] if item.fields.get("discipline") in wanted]
-    return [item for name in sets for item in _chosen(found[name], rows, seed)]
+    return [found[name][place] for name in sets for place in chosen([item.id for item in found[name]], rows, seed)]
+
+
+def chosen(ids: Sequence[str], rows: int | None, seed: int) -> list[int]:
+    """The places of at most so many ids, in order; the choice hangs on the seed and each id alone."""
+    if rows is None or rows >= len(ids):
+        return list(range(len(ids)))
+    return sorted(heapq.nsmallest(rows, range(len(ids)), key=lambda place: _rank(f"{seed}/{ids[place]}")))
 
 
 def correct(items: Sequence[Item], predictions: Predictions) -> list[bool]:
@@ -255,13 +262,6 @@ def _item(row: Mapping[str, Any], split: str) -> Item:
 
 def _rank(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _chosen(items: Sequence[Item], rows: int | None, seed: int) -> list[Item]:
-    if rows is None or rows >= len(items):
-        return list(items)
-    places = heapq.nsmallest(rows, range(len(items)), key=lambda place: _rank(f"{seed}/{items[place].id}"))
-    return [items[place] for place in sorted(places)]
 
 
 def _texts(item: Item, prediction: str | None) -> frozenset[str] | None:

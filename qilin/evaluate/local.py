@@ -2,15 +2,15 @@
 
 What differs from lm-eval's own `HFLM`: the context that goes in is a list of messages as JSON, which the tokenizer's
 chat template turns into ids (text in a message never becomes a control token); candidates are encoded as the reply that
-they would be; logits are computed where they are looked at only; and the candidates of a prompt share its keys and
-values. The likelihoods are the same.
+they would be; logits are computed where they are looked at only, in float32; and the candidates of a prompt share its
+keys and values. The likelihoods are the same, but for rounding.
 """
 
-import inspect
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -19,6 +19,7 @@ from qilin.evaluate.prompt import CUT, END_OF_PLAIN, plain
 
 Ids = tuple[int, ...]
 ROWS = 64  # candidates that are read at once after their prompt
+PART = 128  # tokens whose logits are turned into floats at once: each is a whole vocabulary
 
 
 class Encoding:
@@ -98,7 +99,7 @@ class Reader(Encoding):
         super().__init__(tokenizer)
         self.model, self.batch_size = model, batch_size
         self.room: int = model.config.get_text_config().max_position_embeddings
-        self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._head = Head(model.get_output_embeddings())
 
     def stops(self) -> list[int]:
         """The ids that end a reply: the model's own, the tokenizer's, and the end of turn."""
@@ -125,26 +126,34 @@ class Reader(Encoding):
                 found |= dict(zip(places[context], scored, strict=True))
         return [found[place] for place in range(len(requests))]
 
+    def nats(self, ids: Sequence[int]) -> float:
+        """How improbable the ids after the first are, each after those before it."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.model(self._padded([tuple(ids)]), use_cache=False).logits[0]
+            after = torch.tensor(ids[1:], device=logits.device)
+            parts = zip(logits.split(PART), after.split(PART), strict=False)  # behind the last token nothing stands
+            return sum(
+                float(torch.nn.functional.cross_entropy(part[: len(own)].float(), own, reduction="sum"))
+                for part, own in parts
+            )
+
     def _read(
         self, contexts: list[Ids], requests: Sequence[tuple[Ids, Ids]], places: dict[Ids, list[int]]
     ) -> Iterator[tuple[Ids, Any, Any]]:
         """Each prompt with the log-probabilities of the token after it and, where more are asked for, its cache."""
-        import torch
-
         short = [ids for ids in contexts if all(len(requests[place][1]) == 1 for place in places[ids])]
         for begin in range(0, len(short), self.batch_size):
             batch = short[begin : begin + self.batch_size]
-            ids = self._padded(batch)
-            lasts = sorted({len(context) - 1 for context in batch})
-            keep = {"logits_to_keep": torch.tensor(lasts, device=ids.device)} if self._selects else {}
-            logits = self.model(ids, use_cache=False, **keep).logits
+            with self._head.only([len(ids) - 1 for ids in batch]):
+                logits = self.model(self._padded(batch), use_cache=False).logits
             for row, context in enumerate(batch):
-                at = lasts.index(len(context) - 1) if self._selects else len(context) - 1
-                yield context, logits[row, at].float().log_softmax(-1), None
-        keep = {"logits_to_keep": 1} if self._selects else {}
+                yield context, logits[row, 0].log_softmax(-1), None
         for context in sorted(set(contexts) - set(short), key=lambda ids: (-len(ids), ids)):
-            out = self.model(self._padded([context]), use_cache=True, **keep)
-            yield context, out.logits[0, -1].float().log_softmax(-1), out.past_key_values
+            with self._head.only([len(context) - 1]):
+                out = self.model(self._padded([context]), use_cache=True)
+            yield context, out.logits[0, 0].log_softmax(-1), out.past_key_values
 
     def _score(self, first: Any, cache: Any, replies: list[Ids]) -> list[tuple[float, bool]]:
         """The replies to one prompt; their tokens but the last are read after its cache."""
@@ -156,7 +165,8 @@ class Reader(Encoding):
             after = deepcopy(cache)
             after.batch_repeat_interleave(len(rows))
             ids = self._padded([replies[place][:-1] for place in rows])
-            logits = self.model(ids, past_key_values=after, use_cache=True).logits.float().log_softmax(-1)
+            with self._head.only(None):
+                logits = self.model(ids, past_key_values=after, use_cache=True).logits.log_softmax(-1)
             for row, place in enumerate(rows):
                 rest = replies[place][1:]
                 own = logits[row, : len(rest)]
@@ -172,6 +182,40 @@ class Reader(Encoding):
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=self.model.device)
+
+
+class Head:
+    """The output layer of a model, for a while in float32 and of single tokens.
+
+    Sixteen bits round logits to steps of a sixteenth and more: letters tie, and the first of them would win.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self._floats: tuple[Any, Any] | None = None  # weight and bias
+
+    @contextmanager
+    def only(self, places: Sequence[int] | None) -> Iterator[None]:
+        """Give the logits of one place a row, or of all, in float32."""
+
+        def pick(_: Any, args: tuple[Any]) -> tuple[Any]:
+            return args if places is None else (args[0][range(len(places)), places][:, None],)
+
+        handles = self.layer.register_forward_pre_hook(pick), self.layer.register_forward_hook(self._again)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _again(self, layer: Any, args: tuple[Any], logits: Any) -> Any:
+        import torch
+
+        if logits.dtype == torch.float32:
+            return logits
+        if self._floats is None:
+            self._floats = layer.weight.float(), None if layer.bias is None else layer.bias.float()
+        return torch.nn.functional.linear(args[0].float(), *self._floats)
 
 
 def as_lm(reader: Reader) -> Any:

@@ -148,6 +148,7 @@ def _local(recipe: Recipe) -> Answerer:
         "end": reader.end,
         "stops": reader.stops(),
         "batch_size": recipe.batch_size,  # rounding hangs on it
+        "head": "float32",
         "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
     }
     return Answerer(as_lm(reader), identity, reader.end, recipe.max_new_tokens, reader)

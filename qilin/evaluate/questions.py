@@ -51,7 +51,7 @@ def questions(recipe: Recipe) -> Questions:
         name: exam.read_items(
             said.path,
             [name],
-            rows=said.rows,
+            rows=said.rows.get(name) if isinstance(said.rows, dict) else said.rows,
             seed=recipe.seed,
             disciplines={own: wanted for own, wanted in said.disciplines.items() if own == name},
         )

@@ -34,14 +34,27 @@ class Server(Closed):
 class Data(Closed):
     """What is asked.
 
-    path: the eval stage of a build. sets: such as cmexam/test. rows: at most so many of each set, chosen by the seed;
-    None takes all. disciplines: by set, the disciplines that are asked, such as the medical subjects of cmmlu/test.
+    path: the eval stage of a build. sets: such as cmexam/test. rows: at most so many of each set, or by set, chosen by
+    the seed; None, and of sets that are not named, takes all. disciplines: by set, the disciplines that are asked, such
+    as the medical subjects of cmmlu/test.
     """
 
     path: Path
     sets: Annotated[tuple[str, ...], Field(min_length=1)]
-    rows: Annotated[int, Field(gt=0)] | None = None
+    rows: Annotated[int, Field(gt=0)] | dict[str, Annotated[int, Field(gt=0)]] | None = None
     disciplines: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+
+
+class Texts(Closed):
+    """Held-out passages whose likelihood is measured.
+
+    sets: by name, the cpt stage whose validation rows are read. rows: at most so many of each, chosen by the seed.
+    length: tokens that are read at once.
+    """
+
+    sets: Annotated[dict[str, Path], Field(min_length=1)]
+    rows: Annotated[int, Field(gt=0)] | None = None
+    length: Annotated[int, Field(ge=16)] = 1024
 
 
 class Exam(Closed):
@@ -96,6 +109,7 @@ class Recipe(Closed):
     exam: Exam = Exam()
     open: Open = Open()
     rag: Rag | None = None
+    texts: Texts | None = None
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("closed",)
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     batch_size: Annotated[int, Field(gt=0)] = 8
@@ -134,9 +148,12 @@ def _together(data: Mapping[Any, Any]) -> Iterator[str]:
         "open.metrics": _texts(block(data, "open").get("metrics")),
         "arms": _texts(data.get("arms")),
     }
-    for name in block(block(data, "data"), "disciplines"):
-        if name not in sets:
-            yield f"data.disciplines: {name} is none of data.sets"
+    for key in ("disciplines", "rows"):
+        for name in block(block(data, "data"), key):
+            if name not in sets:
+                yield f"data.{key}: {name} is none of data.sets"
+    if data.get("texts") is not None and data.get("model") is None:
+        yield "texts: only a model in `model` says how likely a text is"
     for where, named in once.items():
         if twice := sorted({name for name in named if named.count(name) > 1}):
             yield f"{where}: {', '.join(twice)} stands there twice"

@@ -81,6 +81,8 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
         yield _open(who, set_, arms)
         if own := grounded.get("open", {}).get(set_):
             yield _citations(set_, own)
+    if own := result.get("texts"):
+        yield _texts(own)
 
 
 def name(result: Mapping[str, Any]) -> str:
@@ -104,6 +106,12 @@ def share(interval: Mapping[str, float] | None) -> str:
         return "–"
     value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def between(interval: Mapping[str, float], form: str = ".3f") -> str:
+    """A figure and its interval."""
+    value, low, high = (format(interval[key], form) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def notes(result: Mapping[str, Any]) -> Sequence[str]:
@@ -130,6 +138,18 @@ def notes(result: Mapping[str, Any]) -> Sequence[str]:
     versions = ", ".join(f"{tool} {number}" for tool, number in result["versions"].items())
     digests = ", ".join(f"{what} {value[:16]}" for what, value in hashes.items())
     return [*shots, *signatures, f"Versions: {versions}.", f"sha256: {digests}."]
+
+
+def _texts(sets: Mapping[str, Any]) -> Table:
+    rows = [
+        (name, f"{one['n']:,}", f"{one['tokens']:,}", between(one["bits_per_byte"]), f"{one['perplexity']:.2f}")
+        for name, one in sets.items()
+    ]
+    note = (
+        "How well the model predicts passages that no stage trained on; less is better. Bits a byte compare between "
+        "tokenizers, perplexity a token does not. Intervals: bootstrap over passages."
+    )
+    return Table("Held-out text", ("text", "passages", "tokens", "bits a byte (95 %)", "perplexity"), rows, note)
 
 
 def _exam(who: str, set_: str, arms: Mapping[str, Any]) -> Table:

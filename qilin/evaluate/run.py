@@ -2,6 +2,7 @@
 
 answers.sqlite    every answer so far, under the hash of all that it hangs on: a killed run goes on from here
 items.jsonl       one line an item and arm: what was asked, each method's answer, and why there is none
+texts.jsonl       one line a held-out passage: how improbable it is, where the recipe names any
 result.json       the scores, and the hash of everything they come from
 report.md, .html  the scores in tables and plots (*.png), beside the published ones
 
@@ -24,7 +25,7 @@ from typing import Any
 from qilin import run
 from qilin.data import open_stage
 from qilin.errors import DataError
-from qilin.evaluate import answers, exam, prompt, stats
+from qilin.evaluate import answers, exam, prompt, stats, texts
 from qilin.evaluate.exam import Item
 from qilin.evaluate.extract import letters
 from qilin.evaluate.grounding import cites, grounding
@@ -53,12 +54,20 @@ def evaluate(recipe: Recipe, progress: Progress = lambda done, total, what: None
         answerer = open_answerer(recipe)
         with closing(_open(folder / "answers.sqlite")) as store:
             found = _answer(answerer, all_.asked, recipe, store, progress)
-        lines = [_line(one, recipe, found) for one in all_.asked if one.number == 0]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        result = _result(recipe, answerer, all_, hashlib.sha256(text.encode()).hexdigest())
+            passages = texts.measure(recipe, answerer, store, progress)
+        lines = {
+            "items": [_line(one, recipe, found) for one in all_.asked if one.number == 0],
+            **({"texts": passages} if passages else {}),
+        }
+        files = {name: _lines(own) for name, own in lines.items()}
+        result = _result(recipe, answerer, all_)
+        result |= {f"{name}_sha256": hashlib.sha256(data).hexdigest() for name, data in files.items()}
         result |= _scores(recipe, all_.asked, found)
+        if passages:
+            result["texts"] = texts.scores(passages, recipe.seed)
         (folder / RESULT).unlink(missing_ok=True)  # an older one speaks of other items than those that follow
-        _write(folder / "items.jsonl", text.encode())
+        for name, data in files.items():
+            _write(folder / f"{name}.jsonl", data)
         plots = draw(result)
         for name, data in plots.items():
             _write(folder / name, data)
@@ -145,7 +154,7 @@ def _line(one: Asked, recipe: Recipe, found: Answers) -> dict[str, Any]:
     return own | {"passages": [passage.id for passage in one.passages], "hit": one.hit, "methods": said}
 
 
-def _result(recipe: Recipe, answerer: Answerer, all_: Questions, items: str) -> dict[str, Any]:
+def _result(recipe: Recipe, answerer: Answerer, all_: Questions) -> dict[str, Any]:
     """What the scores come from."""
     tools = ("numpy", "scipy", "scikit-learn", "sacrebleu")
     return {
@@ -162,7 +171,6 @@ def _result(recipe: Recipe, answerer: Answerer, all_: Questions, items: str) -> 
             },
         },
         "index": all_.index,
-        "items_sha256": items,
         "versions": {"qilin": version("chimed"), "python": platform.python_version()}
         | {tool: version(tool) for tool in tools},
     }
@@ -274,6 +282,10 @@ def _open_scores(recipe: Recipe, items: Sequence[Item], arm: Arm, found: Answers
         del scores["items"]
         result[mode] = scores
     return result
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -120,6 +120,12 @@ def test_the_exams_are_scored(story: tuple[Path, str]) -> None:
         assert scores["n"] > 0
     assert result["open"]["huatuo26m/test"]["closed"]["zh"]["n"] > 0
     assert "| letters |" in said
+    text = result["texts"]["held-out"]
+    lines = [json.loads(line) for line in (folder / "eval" / "texts.jsonl").read_text("utf-8").splitlines()]
+    assert text["n"] == len(lines) > 1
+    assert text["tokens"] == sum(line["tokens"] for line in lines)
+    assert 0 < text["bits_per_byte"]["low"] < text["bits_per_byte"]["value"] < text["bits_per_byte"]["high"] < 8
+    assert "| held-out |" in said
 
 
 def test_the_same_command_again_does_nothing(story: tuple[Path, str]) -> None:
