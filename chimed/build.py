@@ -191,8 +191,10 @@ def _run(
     _too_many_rejects(request.loaded, parts, outcome)
     shapes = {name: Shape(name, [p for p, _ in parts]) for name in SHAPES}
     prepared = tuple(part for part, _ in parts)
-    digest = _digest([part.folder.name for part in prepared], request.loaded.recipe.near)
-    decisions, seconds = _decide(shapes, request.loaded.recipe.near, work / "corpus" / digest, progress)
+    recipe = request.loaded.recipe
+    near = recipe.near if recipe.repeats == "drop" else None
+    digest = _digest([part.folder.name for part in prepared], near)
+    decisions, seconds = _decide(shapes, near, work / "corpus" / digest, progress)
     outcome.seconds |= seconds
     outcome.counts = ledger.write(prepared, shapes, decisions, items, request.out / "ledger.parquet")
     for name in request.stages:
@@ -311,7 +313,7 @@ def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, 
 
 
 def _decide(
-    shapes: dict[str, Shape], near: float, folder: Path, progress: Progress
+    shapes: dict[str, Shape], near: float | None, folder: Path, progress: Progress
 ) -> tuple[dict[str, Decision], dict[str, float]]:
     """What was decided for each shape, read back where it was decided before."""
     clock = time.process_time()

@@ -112,8 +112,11 @@ class Shape:
         return part.kept.get(self.shape, 0) > 0
 
 
-def decide(shape: Shape, near: float) -> Decision:
-    """Decide for every row of a shape; `near` is the Jaccard similarity from which two rows are one."""
+def decide(shape: Shape, near: float | None) -> Decision:
+    """Decide for every row of a shape.
+
+    near: the Jaccard similarity from which two rows are one; None keeps all rows of training, equal ones too.
+    """
     count = len(shape)
     leak = shape.column("leak").astype(np.int32)
     id_hash = shape.column("id_hash").astype(np.uint64)
@@ -125,14 +128,14 @@ def decide(shape: Shape, near: float) -> Decision:
     similarity = np.zeros(count, np.float32)
     cluster = id_hash.copy()
 
-    rows = np.flatnonzero((leak < 0) & (held_out == 0))
+    rows = np.flatnonzero((leak < 0) & (held_out == 0) & (near is not None))
     repeats = exact(equal[rows], group[rows], order[rows])
     by[rows[repeats >= 0]] = rows[repeats[repeats >= 0]]
     similarity[rows[repeats >= 0]] = 1
 
     rest = rows[repeats < 0]
     bands = (shape.column(f"b{band:02d}").astype(np.uint64)[rest] for band in range(BANDS))
-    found = find(bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near)
+    found = find(bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1)
     dropped = found.by >= 0
     by[rest[dropped]] = rest[found.by[dropped]]
     similarity[rest[dropped]] = found.similarity[dropped]

@@ -70,6 +70,7 @@ class Recipe(_Closed):
     """What a build does. See `chimed/chimed.yaml` for the default and the reason of each value.
 
     near: Jaccard similarity of distinct character 5-grams at or above which two rows are one.
+    repeats: "drop" leaves one row of those that are one, "keep" all of them, to measure what leaving them out is worth.
     validation: share of the duplicate clusters of the training rows held out for validation.
     rag_length: longest passage of the rag stage, in characters.
     length_balance: leave out preference pairs until the median length of chosen to rejected replies is near 1.
@@ -80,6 +81,7 @@ class Recipe(_Closed):
 
     seed: int = 42
     near: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    repeats: Literal["drop", "keep"] = "drop"
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.01
     rag_length: Annotated[int, Field(ge=64, le=8192)] = 512
     script: Literal["simplified", "as-is"] = "simplified"

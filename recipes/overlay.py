@@ -18,9 +18,10 @@ def overlaid(recipe: Any, values: Any) -> Any:
     >>> overlaid({"data": {"path": "out/cpt", "length": 512}}, {"data": {"rows": 9, "length": None}})
     {'data': {'path': 'out/cpt', 'rows': 9}}
     """
-    if not (isinstance(recipe, dict) and isinstance(values, dict)):
+    if not isinstance(values, dict):
         return values
-    merged = recipe | {key: overlaid(recipe.get(key), value) for key, value in values.items()}
+    under = recipe if isinstance(recipe, dict) else {}
+    merged = under | {key: overlaid(under.get(key), value) for key, value in values.items()}
     return {key: value for key, value in merged.items() if value is not None}
 
 

@@ -125,6 +125,18 @@ def test_near_sets_the_similarity_of_copies(place: Path) -> None:
     assert _verdicts(out)["again", "repeated"] == 0
 
 
+def test_repeats_may_be_kept_to_see_what_they_do(place: Path) -> None:
+    dropped = _build(place, f"sources: [{{{TALKS}}}, {{{AGAIN}}}]")
+    kept = _build(place, f"repeats: keep\nsources: [{{{TALKS}}}, {{{AGAIN}}}]")
+    before, after = _verdicts(dropped), _verdicts(kept)
+    assert {verdict for _, verdict in after} == {"kept"}
+    assert after["again", "kept"] == before["again", "kept"] + before["again", "repeated"]
+    assert set(_ids(kept)) > set(_ids(dropped))
+    card = (kept / "sft" / "README.md").read_text(encoding="utf-8")
+    assert "the recipe keeps every row" in card
+    assert "by MinHash" not in card
+
+
 def test_share_takes_a_nested_part_and_cap_a_number(place: Path) -> None:
     half = set(_ids(_build(place, f"sources: [{{{TALKS}, share: 0.5}}]")))
     tenth = set(_ids(_build(place, f"sources: [{{{TALKS}, share: 0.1}}]")))
