@@ -159,8 +159,9 @@ def _leaks(
 def evaluation_texts(shape: str, table: pa.Table) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """The folded texts of evaluation items that must not stand in a training row, and the row each belongs to.
 
-    Stems of exams; of conversations the opening question, later turns from LATER characters, replies from REPLY:
-    shorter ones are small talk that stands everywhere.
+    Stems of exams; of conversations the opening question, later ones from LATER characters, and the last reply, which
+    is the reference, from REPLY: shorter ones are small talk that stands everywhere. Earlier replies are part of what
+    is asked, and doctors ask back in the same words all day.
     """
     if shape not in ("exam", "dialogue"):
         return pa.array([], pa.string()), np.zeros(0, np.int32)
@@ -175,5 +176,7 @@ def evaluation_texts(shape: str, table: pa.Table) -> tuple[pa.Array, npt.NDArray
         asks = pc.equal(roles, "user").to_numpy(zero_copy_only=False)
         nth = np.cumsum(asks) - np.repeat(np.concatenate([[0], np.cumsum(asks)])[offsets[:-1]], np.diff(offsets))
         opens = asks & (nth == 1)
-        wanted = (opens & (length >= OPENING)) | (asks & (length >= LATER)) | (~asks & (length >= REPLY))
+        last = np.zeros(len(asks), bool)
+        last[offsets[1:] - offsets[0] - 1] = True
+        wanted = (opens & (length >= OPENING)) | (asks & (length >= LATER)) | (~asks & last & (length >= REPLY))
     return flat.filter(pa.array(wanted)), row[wanted]

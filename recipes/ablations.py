@@ -80,15 +80,18 @@ def _exam(pair: Mapping[str, Any]) -> tuple[str, ...]:
     return share(pair["first"]), share(pair["second"]), difference, p_value(pair["p"])
 
 
+def table(found: Sequence[Sequence[str]]) -> str:
+    """The rows as Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [HEAD, ("---", "---", *["---:"] * 4), *found])
+
+
 def main(name: str) -> None:
     """Write the table of the ablations beside a ladder, and print it."""
     folder = Path(name)
     found = list(rows(folder))
     (folder / "ablations.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = [HEAD, ("---", "---", *["---:"] * 4), *found]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    (folder / "ablations.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    (folder / "ablations.md").write_text(table(found) + "\n", encoding="utf-8")
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The documents say what is there: commands, options, links, sources and examples."""
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -296,3 +297,28 @@ def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Built 1 rows: sft" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("README.md", "table"), ("docs/ladder.md", "table"), ("docs/ladder.md", "ablations")]
+)
+def test_golden_tables_of_the_ladder(page: str, name: str) -> None:
+    """The tables are what the scripts beside the recipes make of the figures that a run left."""
+    pytest.importorskip("lm_eval", reason="needs the eval extra: pip install -e '.[eval]'")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    figures = {"table": "ladder.json", "ablations": "ablations.json"}[name]
+    found = json.loads(text(ROOT / "docs" / figures))
+    made = script.tables(found) if name == "table" else script.table(found)
+    begin, end = f"<!-- recipes/{name}.py, docs/{figures} -->\n", "\n<!-- end -->"
+    before, mark, rest = text(ROOT / page).partition(begin)
+    now, closing, after = rest.partition(end)
+    assert mark
+    assert closing
+    if os.environ.get("UPDATE_GOLDEN"):
+        (ROOT / page).write_text(before + mark + made + closing + after, encoding="utf-8")
+    else:
+        assert now == made, "run `make golden`"

@@ -16,7 +16,7 @@ from openpyxl import load_workbook
 
 from chimed import leakage
 from chimed.errors import SourceError
-from chimed.keys import key_table
+from chimed.keys import evaluation_texts, key_table
 from chimed.leakage import GRAM, MIN_GRAMS, RUN, RUN_PART, SHARE, Hits, Index
 from chimed.records import SCHEMAS
 
@@ -75,6 +75,17 @@ def test_a_phrase_equals_a_stem_only_in_another_exam() -> None:
     own |= dict.fromkeys(("explanation", "department", "discipline", "competency", "disease_group", "difficulty"), "")
     exams = pa.Table.from_pylist([own], SCHEMAS["exam"])
     assert key_table("exam", exams, True, index, lambda _: None)["leak"].to_pylist() == [0]
+
+
+def test_of_replies_the_reference_alone_identifies_a_conversation() -> None:
+    asks, gives, opening = "有接触过确诊病例吗" * 6, "多喝水吃点西瓜" * 7, "咽喉痛这是上火了吗需要吃药吗"
+    turns = [("user", f"{opening}？"), ("assistant", asks), ("user", "没有"), ("assistant", gives)]
+    rows = [{"id": f"a/{n}", "turns": [{"role": r, "content": c} for r, c in turns[:n]]} for n in (2, 4)]
+    table = pa.Table.from_pylist(rows, SCHEMAS["dialogue"])
+    texts, owners = evaluation_texts("dialogue", table)
+    assert texts.to_pylist() == [opening, asks, opening, gives]
+    assert owners.tolist() == [0, 0, 1, 1]
+    assert evaluation_texts("dialogue", table.slice(1))[0].to_pylist() == [opening, gives]
 
 
 def test_a_long_run_leaks_if_it_is_half_of_the_text() -> None:
