@@ -35,7 +35,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-from qilin import stages, train
+from qilin import processor, stages, train
 from qilin.flops import find_gpu, flops_per_token, mfu, size_of
 from qilin.recipe import Recipe
 from qilin.stages import Rows
@@ -146,7 +146,8 @@ def qilin(options: argparse.Namespace, rows: Any, model: Any, tokenizer: Any) ->
         model_said = {"path": "random", "attention": options.attention}
         data = {"path": "random", "length": options.length}
         recipe = Recipe(stage="cpt", model=model_said, data=data, trainer=settings(options, folder))  # type: ignore[arg-type]
-        trainer = stages.cpt(recipe, stages.settings(recipe), model, tokenizer, prepared)  # type: ignore[arg-type]
+        processor.install()
+        trainer = stages.packed(recipe, stages.settings(recipe), model, tokenizer, prepared)  # type: ignore[arg-type]
         clock = Clock()
         with Signals() as signals:
             train._watch(recipe, trainer, signals, lambda _: None)

@@ -1,4 +1,4 @@
-"""The three stages of training, each to be read top to bottom: what TRL's trainer is given, and why.
+"""The stages of training, each to be read top to bottom: what TRL's trainer is given, and why.
 
 The recipe's `trainer` block goes word for word to SFTConfig or DPOConfig, its `peft` block to LoraConfig. Rows come
 tokenised from `qilin prepare`, so nothing here reads, cuts or drops text.
@@ -18,33 +18,13 @@ if TYPE_CHECKING:
     from qilin.prepare import Prepared
 
 
-def cpt(recipe: Recipe, args: "SFTConfig", model: Any, tokenizer: Any, prepared: "Prepared") -> "SFTTrainer":
-    """The trainer of continued pre-training: the next token of packed passages.
+def packed(recipe: Recipe, args: "SFTConfig", model: Any, tokenizer: Any, prepared: "Prepared") -> "SFTTrainer":
+    """The trainer of continued pre-training and of supervised fine-tuning: the next token of packed rows.
 
-    Each row holds whole documents, each with its end-of-text token; every token but a document's first carries loss.
+    Passages: each row holds whole documents, each with its end-of-text token; every token but a document's first
+    carries loss. Conversations: the rows' labels are -100 but on the assistant's tokens and end-of-turn, as the
+    template marks them; TRL's own masking (assistant_only_loss) is off, since the labels are there already.
     The loss of a step is the mean over all its tokens, however they fall into batches, accumulation and processes.
-    """
-    from trl import SFTTrainer
-
-    class Trainer(HeldOut, SFTTrainer):  # type: ignore[misc]
-        pass
-
-    return Trainer(
-        model,
-        args=args,
-        train_dataset=prepared.load("train"),
-        eval_dataset=held_out(prepared),
-        processing_class=tokenizer,
-        peft_config=adapter(recipe),
-        data_collator=rows_of(args, tokenizer),
-    )
-
-
-def sft(recipe: Recipe, args: "SFTConfig", model: Any, tokenizer: Any, prepared: "Prepared") -> "SFTTrainer":
-    """The trainer of supervised fine-tuning: the assistant's tokens of conversations, packed like passages.
-
-    The rows' labels are -100 but on the assistant's tokens and end-of-turn, as the template marks them. TRL's own
-    masking (assistant_only_loss) is off, since the labels are there already.
     """
     from trl import SFTTrainer
 
@@ -93,7 +73,7 @@ def dpo(recipe: Recipe, args: "DPOConfig", model: Any, tokenizer: Any, prepared:
     )
 
 
-STAGES = {"cpt": cpt, "sft": sft, "dpo": dpo}
+STAGES = {"cpt": packed, "sft": packed, "dpo": dpo}
 
 
 def settings(recipe: Recipe) -> Any:
