@@ -7,8 +7,8 @@ Each tool runs in a process of its own and says for every text which text it rep
 CPU seconds and peak memory of the whole process; how many texts it removes; recall, the part of the planted pairs at or
 above .8 of which one text is removed; precision, the part of removed texts whose named partner is truly at or above .8,
 by Python sets over a sample of 5,000. `command` is `chimed dedup` from start to end: reading, folding, and writing what
-stays. The peers are installed from PyPI, each into an environment of its own below FOLDER; one that does not install
-or run is skipped with a message. All get the same 5-grams of characters and bands of 16 x 8.
+stays. Peers are installed from PyPI, the command from this checkout, each into an environment of its own below FOLDER;
+one that does not install or run is skipped with a message. All get the same 5-grams of characters and bands of 16 x 8.
 """
 
 import argparse
@@ -189,12 +189,17 @@ WHOLE: dict[str, Callable[[Path], Links]] = {
 }  # these read files themselves
 PEERS = {"rensa": "rensa==0.5.0", "gaoya": "gaoya==0.2.2", "datatrove": "datatrove[io,processing]==0.10.1 spacy"}
 PEERS["data-juicer"] = "py-data-juicer==1.6.1 aiohttp"
+PEERS["command"] = (
+    f"-e {Path(__file__).parents[1]}"  # alone too: pyarrow and numba load pandas and scipy where they are
+)
 INSTALL_SECONDS = 300
 
 
 def python_of(tool: str, peers: Path | None) -> str:
     """The interpreter that has the tool, installed if it is not there yet. Raises OSError or a subprocess error."""
     if tool not in PEERS:
+        return sys.executable
+    if peers is None and tool == "command":
         return sys.executable
     if peers is None:
         raise OSError("needs --peers FOLDER")
