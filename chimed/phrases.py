@@ -344,6 +344,13 @@ EXAM_BARE = (
     "{kind}：{question}\n{options}\n请给出答案。",
     "{question}\n{options}\n这是一道{kind}，应该怎么选？",
 )
+# An exam asked as exams are: letters first, and why when that is asked.
+EXAM_BRIEF = (
+    "请回答下面的{kind}，只写出正确选项的字母。\n{question}\n{options}",
+    "{kind}：{question}\n{options}\n只回答选项字母，不必解释。",
+    "{question}\n{options}\n这是一道医学{kind}，请直接给出正确选项的字母。",
+)
+EXAM_WHY = ("请给出解析。", "为什么？请说明理由。", "请解释原因。")
 EXAM_ANSWER = ("正确答案是{answer}", "答案：{answer}", "本题选{answer}", "应选{answer}")
 EXAM_TEXT = (
     "{question}\n{options}\n答案：{answer}",

@@ -52,6 +52,7 @@ _SERVES: dict[Stage, tuple[str, ...]] = {
     "rag": ("passage", "fact", "dialogue", "exam"),
 }
 _LEAST = 16  # characters that a part of a longer text has at least
+BRIEF = 3  # one explained exam item in so many is asked for its letters alone: what evaluations ask for
 _REPLY = 20  # characters from which a reply is worth retrieving
 _TITLE = 200  # characters up to which a question can be a title; what is longer is a task with its material
 _FAREWELL = "谢|明白|知道了|了解了|好的|再见|会的|按照|遵"
@@ -246,9 +247,23 @@ def _messages(shape: str, columns: Columns) -> pa.ListArray:
             which = pick(columns["id"], len(phrases.EXAM_ANSWER), "answer")
             answer = fill(phrases.EXAM_ANSWER, which, answer=_answer(columns))
             asked = _exam(columns, phrases.EXAM_EXPLAINED, phrases.EXAM_BARE)
-            return _exchange(asked, _joined(answer, _solution(columns)))
+            return _briefly(columns, asked, _joined(answer, _solution(columns)))
         case _:
             return _exchange(columns["question"], columns["answer"])
+
+
+def _briefly(columns: Columns, asked: pa.Array, told: pa.Array) -> pa.ListArray:
+    """Exam items as conversations: one explained item in BRIEF is asked for its letters first, and then why."""
+    rows = len(asked)
+    brief = (pick(columns["id"], BRIEF, "brief") == 0) & _mask(pc.not_equal(columns["explanation"], ""))
+    short = pa.array(brief)
+    letters = _exam(columns, phrases.EXAM_BRIEF, phrases.EXAM_BRIEF)
+    why = pa.array(phrases.EXAM_WHY).take(pa.array(pick(columns["id"], len(phrases.EXAM_WHY), "why")))
+    turns = [pc.if_else(short, letters, asked), pc.if_else(short, columns["answer"], told), why, told]
+    place = np.arange(4 * rows).reshape(4, rows).T[np.stack([brief | True, brief | True, brief, brief], 1)]
+    ends = np.append(0, np.cumsum(2 + 2 * brief))
+    roles = pa.array(["user", "assistant"]).take(pa.array(np.arange(ends[-1]) % 2))
+    return _turns(ends, roles, pa.concat_arrays(turns).take(pa.array(place)))
 
 
 def _item(shape: str, columns: Columns) -> Columns:

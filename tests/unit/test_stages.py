@@ -73,7 +73,7 @@ def test_an_exam_as_text_and_as_a_conversation() -> None:
     text = rows("cpt", ITEM)[0]["text"]
     assert "A. 出血\nB. 感染。\nC. 缺氧\n" in text
     assert text.endswith("B. 感染。\n本题考查休克。感染最常见（B对）。")
-    user, assistant = rows("sft", ITEM)[0]["messages"]
+    user, assistant = next(row["messages"] for row in rows("sft", *[ITEM] * 9) if len(row["messages"]) == 2)
     assert (
         user["role"] == "user" and "单项选择题" in user["content"] and "A. 出血\nB. 感染。\nC. 缺氧" in user["content"]
     )
@@ -85,13 +85,27 @@ def test_an_exam_with_several_answers_and_no_explanation() -> None:
     user, assistant = rows("sft", Exam("可见于", ("甲", "乙", "丙"), "AC"))[0]["messages"]
     assert "多项选择题" in user["content"] and "解析" not in user["content"] and "理由" not in user["content"]
     assert assistant["content"].endswith("A. 甲；C. 丙。")
-    led = rows("sft", Exam("可见于", ("甲", "乙"), "A", "甲常见。"))[0]["messages"][1]["content"]
+    led = rows("sft", Exam("可见于", ("甲", "乙"), "A", "甲常见。"))[0]["messages"][-1]["content"]
     assert led.endswith("\n解析：甲常见。")
+
+
+def test_one_explained_exam_in_three_is_asked_for_its_letters_first() -> None:
+    found = [row["messages"] for row in rows("sft", *[Exam("可见于", ("甲", "乙", "丙"), "AC", "常见。")] * 300)]
+    brief = [turns for turns in found if len(turns) == 4]
+    assert 70 < len(brief) < 130
+    assert {turns[1]["content"] for turns in brief} == {"AC"}
+    assert {turns[2]["content"] for turns in brief} == set(phrases.EXAM_WHY)
+    assert all("多项选择题" in turns[0]["content"] and "字母" in turns[0]["content"] for turns in brief)
+    assert all(turns[3]["content"].endswith("A. 甲；C. 丙。\n解析：常见。") for turns in brief)
+    assert [turn["role"] for turn in brief[0]] == ["user", "assistant", "user", "assistant"]
+    assert all(len(turns) == 2 for turns in found if turns not in brief)
+    bare = [row["messages"] for row in rows("sft", *[Exam("可见于", ("甲", "乙"), "A")] * 100)]
+    assert {len(turns) for turns in bare} == {2}
 
 
 def test_all_exam_instructions_are_used() -> None:
     asked = [row["messages"][0]["content"] for row in rows("sft", *[ITEM] * 200)]
-    assert len(set(asked)) == len(phrases.EXAM_EXPLAINED)
+    assert len(set(asked)) == len(phrases.EXAM_EXPLAINED) + len(phrases.EXAM_BRIEF)
 
 
 def test_an_answer_that_is_no_option_cannot_be_rendered() -> None:
