@@ -44,6 +44,7 @@ def collect(folder: Path, size: str) -> Figures:
         "parameters": result["answerer"]["parameters"],
         "device": _device(run["device"]),
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": _read(Path("out/sft/manifest.json"))["commit"],
         "signature": result["open"][ANSWERS]["closed"]["zh"]["signature"],
         "trained": {stage: _read(folder / stage / "run.json")["tokens"] for stage in RUNGS if stage != "base"},
         "seconds": sum(_read(folder / stage / "run.json")["seconds"] for stage in RUNGS if stage != "base"),
@@ -58,8 +59,8 @@ def tables(found: Figures) -> str:
     note = (
         f"Chance on CMExam is 20. {found['name']}, {found['parameters'] / 1e6:,.0f} M parameters, trained on {tokens} "
         f"tokens in {found['seconds'] / 60:.0f} minutes: `SIZE={found['size']} bash recipes/qwen-0.5b/run.sh`, "
-        f"{found['device']}, {found['date']}. Answers to Huatuo-26M: {found['signature']}; the paper has BLEU-1 and "
-        f"ROUGE-1 {opens}, by a scorer that was not published."
+        f"{found['device']}, {found['date']}, data built at commit {found['commit'][:7]}. Answers to Huatuo-26M: "
+        f"{found['signature']}; the paper has BLEU-1 and ROUGE-1 {opens}, by a scorer that was not published."
     )
     rungs = found["rungs"]
     return "\n\n".join([_exams(rungs), _passages(rungs), _rest(rungs), note])
