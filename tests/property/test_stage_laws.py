@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chimed import graph
+from chimed.cuts import cut
 from chimed.quality import REASONS, verdicts
 from chimed.records import Body, Dialogue, Exam, Fact, Passage, Preference, Record, Turn, to_table
 from chimed.sources.relations import RELATIONS
-from chimed.stages import COLUMNS, STAGES, Stage, cut, render, serves
+from chimed.stages import COLUMNS, STAGES, Stage, render, serves
 
 FEW = settings(max_examples=40, deadline=None)
 # Characters that matter: Han, sentence and clause ends, closing marks, line ends, beyond the basic plane.

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 
 from chimed import graph, phrases
+from chimed.cuts import cut
 from chimed.records import SHAPES, Body, Dialogue, Exam, Passage, Preference, Record, Turn, shape_of, to_table
 from chimed.sources.relations import fact
-from chimed.stages import COLUMNS, STAGES, Stage, cut, render, serves
+from chimed.stages import COLUMNS, STAGES, Stage, render, serves
 
 ITEM = Exam(
     "休克最常见的原因是", ("出血", "感染。", "缺氧"), "B", "本题考查休克。感染最常见（B对）。", "急诊科", "临床医学"
