@@ -31,7 +31,8 @@ def load(path: Path, kind: type[Recipe], together: Callable[[Mapping[Any, Any]],
     try:
         recipe = kind.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(str(path), [*(_fault(kind, one) for one in error.errors()), *faults]) from error
+        found = [_fault(kind, one) for one in error.errors() if _meant(one)]
+        raise RecipeError(str(path), [*found, *faults]) from error
     if faults:
         raise RecipeError(str(path), faults)
     return recipe
@@ -57,6 +58,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_FORM = re.compile(r"constrained-int$|dict\[")  # what pydantic calls the forms that a value may have
 _TAG = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) not in ("bool", "float", "timestamp")]
@@ -86,8 +88,14 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def _meant(error: Mapping[str, Any]) -> bool:
+    """Whether a fault is of the form that was meant, where a value may be a number or a mapping of numbers."""
+    form = str(error["loc"][-1]) if error["loc"] else ""
+    return not _FORM.match(form) or isinstance(error["input"], dict) == form.startswith("dict")
+
+
 def _fault(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"] if not _FORM.match(str(part)))
     if error["type"] == "extra_forbidden":
         known = list(_inner(kind, error["loc"][:-1]).model_fields)
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)

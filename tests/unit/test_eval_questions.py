@@ -1,12 +1,16 @@
 """What is asked: copies among passages are passed over, and a hit is what its definition says."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qilin.errors import RecipeError
 from qilin.evaluate.exam import Item
 from qilin.evaluate.prompt import Passage
 from qilin.evaluate.questions import candidates, distinct, held
+from qilin.evaluate.recipe import load_recipe
 
 ITEM = Item("c/1", "c", "test", "首选药物是", ("阿司匹林", "青霉素G", "地高辛", "铁"), "B")
 LONG = "基因治疗的技术要点在基因治疗的诸多策略中研究最多，最成熟并应用于临床试验的是基因增强的策略。"
@@ -69,3 +73,22 @@ def test_candidates_are_all_there_is_to_say(method: str, count: int) -> None:
     found = candidates(ITEM, method)  # type: ignore[arg-type]
     assert len(set(found)) == len(found) == count
     assert all(set(chosen) <= set("ABCD") for chosen in found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("0", "data.rows: input should be greater than 0, found 0"),
+        ("[1]", "data.rows: input should be a valid integer, found [1]"),
+        ("{cmexam/test: 0}", "data.rows.cmexam/test: input should be greater than 0, found 0"),
+        ("{cmmlu/test: 9}", "data.rows: cmmlu/test is none of data.sets"),
+    ],
+)
+def test_rows_are_a_number_or_one_a_set(tmp_path: Path, rows: str, fault: str) -> None:
+    recipe = "{stage: eval, baseline: random, output_dir: x, data: {path: o, sets: [cmexam/test], rows: %s}}"
+    (tmp_path / "eval.yaml").write_text(recipe % rows, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "eval.yaml")
+    assert caught.value.faults == [fault]
+    (tmp_path / "eval.yaml").write_text(recipe % "{cmexam/test: 9}", encoding="utf-8")
+    assert load_recipe(tmp_path / "eval.yaml").data.rows == {"cmexam/test": 9}
