@@ -89,6 +89,6 @@ def test_rows_are_a_number_or_one_a_set(tmp_path: Path, rows: str, fault: str) -
     (tmp_path / "eval.yaml").write_text(recipe % rows, encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
         load_recipe(tmp_path / "eval.yaml")
-    assert caught.value.faults == [fault]
+    assert caught.value.faults == (fault,)
     (tmp_path / "eval.yaml").write_text(recipe % "{cmexam/test: 9}", encoding="utf-8")
     assert load_recipe(tmp_path / "eval.yaml").data.rows == {"cmexam/test": 9}
