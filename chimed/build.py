@@ -194,16 +194,12 @@ def _run(
     recipe = request.loaded.recipe
     near = recipe.near if recipe.repeats == "drop" else None
     digest = _digest([part.folder.name for part in prepared], near)
-    decisions, seconds = _decide(shapes, near, work / "corpus" / digest, progress)
+    decisions, seconds = _decide(shapes, near, work / "corpus" / digest, request.workers, progress)
     outcome.seconds |= seconds
     outcome.counts = ledger.write(prepared, shapes, decisions, items, request.out / "ledger.parquet")
-    for name in request.stages:
-        stage = Stage(name, request.loaded, prepared, work / "corpus" / digest, request.out, digest)
-        manifest = publish(stage, decisions, outcome, pool, progress)
-        if manifest:
-            outcome.stages[name] = manifest
-        else:
-            outcome.empty.append(name)
+    folder = work / "corpus" / digest
+    stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
+    publish(stages, decisions, outcome, pool, progress)
     if outcome.empty and not outcome.stages:
         raise BuildError(
             f"{', '.join(outcome.empty)}: no row of the sources in the recipe goes into this stage; "
@@ -313,7 +309,7 @@ def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, 
 
 
 def _decide(
-    shapes: dict[str, Shape], near: float | None, folder: Path, progress: Progress
+    shapes: dict[str, Shape], near: float | None, folder: Path, workers: int, progress: Progress
 ) -> tuple[dict[str, Decision], dict[str, float]]:
     """What was decided for each shape, read back where it was decided before."""
     clock = time.process_time()
@@ -323,7 +319,7 @@ def _decide(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, shape in shapes.items():
-            corpus.save(corpus.decide(shape, near), partial / f"{name}.arrow")
+            corpus.save(corpus.decide(shape, near, workers), partial / f"{name}.arrow")
             advance(1)
         partial.rename(folder)
     decisions = {name: corpus.read(folder / f"{name}.arrow") for name in SHAPES}

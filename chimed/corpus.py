@@ -112,8 +112,8 @@ class Shape:
         return part.kept.get(self.shape, 0) > 0
 
 
-def decide(shape: Shape, near: float | None) -> Decision:
-    """Decide for every row of a shape.
+def decide(shape: Shape, near: float | None, workers: int = 1) -> Decision:
+    """Decide for every row of a shape, with as many threads.
 
     near: the Jaccard similarity from which two rows are one; None keeps all rows of training, equal ones too.
     """
@@ -135,7 +135,9 @@ def decide(shape: Shape, near: float | None) -> Decision:
 
     rest = rows[repeats < 0]
     bands = (shape.column(f"b{band:02d}").astype(np.uint64)[rest] for band in range(BANDS))
-    found = find(bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1)
+    found = find(
+        bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1, workers=workers
+    )
     dropped = found.by >= 0
     by[rest[dropped]] = rest[found.by[dropped]]
     similarity[rest[dropped]] = found.similarity[dropped]

@@ -11,12 +11,14 @@ A part is worked on alone, in any process, and leaves a folder that is complete 
     done.json            counts, first rejects, seconds a step
 """
 
+import gc
 import json
 import re
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +35,7 @@ from chimed.keys import KEYS, key_table
 from chimed.leakage import Index
 from chimed.quality import verdicts
 from chimed.recipe import Loaded, load_recipe
-from chimed.records import SCHEMAS, SHAPES, Body, Dialogue, Fact, Passage, Record, Split, map_texts, shape_of, to_table
+from chimed.records import SCHEMAS, SHAPES, Body, Dialogue, Fact, Passage, Split, body_table, map_texts, shape_of
 from chimed.sources.archives import stamp
 from chimed.sources.readers import Fingerprint, RawFile, Slice, rows
 from chimed.sources.spec import Row
@@ -42,7 +44,7 @@ BATCH_UNITS = 16_384
 BATCH_CHARS = 4 << 20  # about 12 MB of UTF-8, and a few times that while it is worked on
 EXAMPLES = 5  # rejects kept a part, to show when there are too many
 SHOWN, SHOWN_CHARS = 2, 1000  # rejects of a reason whose text is kept a part, and its longest
-NAMES = tuple(SHAPES)
+_NUMBERS = {name: number for number, name in enumerate(SHAPES)}
 
 UNITS = pa.schema(
     [("id", pa.string()), ("shape", pa.int8()), ("row", pa.int32()), ("reason", pa.string()), ("detail", pa.string())]
@@ -89,7 +91,8 @@ def prepare(part: Part) -> dict[str, Any]:
         partial = part.folder.with_name(part.folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _Work(part, partial).run()
+        with _uncollected():
+            _Work(part, partial).run()
         for file, seen in part.prints:
             if stamp(file) != (seen.size, seen.mtime_ns):
                 raise SourceError(f"{file.path}: changed while it was read; run again when nothing writes to it")
@@ -97,14 +100,26 @@ def prepare(part: Part) -> dict[str, Any]:
     return json.loads(done.read_text())  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles, of which records have none: it would walk over all of a batch again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _size(body: Body) -> int:
     match body:
-        case Passage():
-            return len(body.text)
+        case Dialogue():
+            return sum([len(turn.content) for turn in body.turns])
         case Fact():
             return len(body.tail)
-        case Dialogue():
-            return sum(len(turn.content) for turn in body.turns)
+        case Passage():
+            return len(body.text)
         case _:
             return 512  # exam items and preference pairs: near enough for a batch
 
@@ -135,7 +150,7 @@ class _Work:
         self.shapes: list[int] = []
         self.rejects: dict[int, RowError] = {}
         self.texts: dict[str, str] = {}  # of rejects, by id
-        self.batch: dict[str, list[tuple[int, Record]]] = defaultdict(list)  # shape -> (place among the units, record)
+        self.batch: dict[str, list[tuple[int, Body]]] = defaultdict(list)  # shape -> (place among the units, body)
         self.chars = 0
 
     def lap(self, step: str) -> None:
@@ -172,13 +187,12 @@ class _Work:
             return self.reject(key, RowError("parse-failed", f"{type(error).__name__}: {error}"), row)
         if not bodies:
             return self.reject(key, RowError("no-record"), row)
+        own = f"{self.source.name}/{key}"
         for number, body in enumerate(bodies, 1):
             shape = shape_of(body)
-            own = key if len(bodies) == 1 else f"{key}/{number}"
-            record = Record(self.source.name, own, self.part.split, body)
-            self.batch[shape].append((len(self.ids), record))
-            self.ids.append(record.id)
-            self.shapes.append(NAMES.index(shape))
+            self.batch[shape].append((len(self.ids), body))
+            self.ids.append(own if len(bodies) == 1 else f"{own}/{number}")
+            self.shapes.append(_NUMBERS[shape])
             self.chars += _size(body)
         return None
 
@@ -207,22 +221,27 @@ class _Work:
         self.write_units(places)
         self._next()
 
-    def table(self, shape: str, units: list[tuple[int, Record]]) -> tuple[npt.NDArray[np.int64], pa.Table]:
+    def table(self, shape: str, units: list[tuple[int, Body]]) -> tuple[npt.NDArray[np.int64], pa.Table]:
         """The batch's records of one shape and their places; a record that Arrow does not take is rejected."""
-        at = np.array([place for place, _ in units], np.int64)
+
+        def made(units: list[tuple[int, Body]]) -> pa.Table:
+            ids = [self.ids[place] for place, _ in units]
+            return body_table(shape, ids, [self.part.split] * len(units), [body for _, body in units])
+
         try:
-            return at, to_table(shape, [record for _, record in units])
+            table = made(units)
         except (pa.ArrowException, TypeError, UnicodeError):
             good = []
-            for place, record in units:
+            for unit in units:
                 try:
-                    to_table(shape, [record])
-                    good.append((place, record))
+                    made([unit])
+                    good.append(unit)
                 except UnicodeError as error:
-                    self.rejects[place] = RowError("bad-encoding", str(error)[:200])
+                    self.rejects[unit[0]] = RowError("bad-encoding", str(error)[:200])
                 except (pa.ArrowException, TypeError) as error:
-                    self.rejects[place] = RowError("not-text", str(error)[:200])
-            return np.array([p for p, _ in good], np.int64), to_table(shape, [record for _, record in good])
+                    self.rejects[unit[0]] = RowError("not-text", str(error)[:200])
+            units, table = good, made(good)
+        return np.array([place for place, _ in units], np.int64), table
 
     def judge(self, shape: str, table: pa.Table) -> pa.Array:
         """Clean, mask and judge a table, write what passed with its keys; the reasons, null where a row passed."""

@@ -6,7 +6,9 @@ tables made by `to_table`. A table of any shape starts with the columns `id` (so
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, assert_never
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -125,39 +127,32 @@ TEXTS: dict[str, tuple[str, ...]] = {
 }
 
 
+_NAMES = {cls: name for name, cls in SHAPES.items()}
+
+
 def shape_of(body: Body) -> str:
     """The name of a body's shape.
 
     >>> shape_of(Passage("百日咳是急性呼吸道传染病。"))
     'passage'
     """
-    match body:
-        case Passage():
-            return "passage"
-        case Fact():
-            return "fact"
-        case Dialogue():
-            return "dialogue"
-        case Exam():
-            return "exam"
-        case Preference():
-            return "preference"
-        case _:
-            assert_never(body)
+    return _NAMES[type(body)]
 
 
 def _offsets(lengths: Iterable[int]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int32))
 
 
+_TURN = (attrgetter("role"), attrgetter("content"))
+
+
 def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
     if kind == pa.string():
         return pa.array(values, pa.string())
-    flat = [item for value in values for item in value]
+    flat = list(chain.from_iterable(values))
     if kind == TURNS:
         inner = pa.StructArray.from_arrays(
-            [pa.array([t.role for t in flat], pa.string()), pa.array([t.content for t in flat], pa.string())],
-            fields=list(kind.value_type),
+            [pa.array(list(map(own, flat)), pa.string()) for own in _TURN], fields=list(kind.value_type)
         )
     else:
         inner = pa.array(flat, pa.string())
@@ -166,10 +161,15 @@ def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
 
 def to_table(shape: str, records: Sequence[Record]) -> pa.Table:
     """The Arrow table of records that all have this shape; one row a record, in order."""
+    return body_table(shape, [r.id for r in records], [r.split for r in records], [r.body for r in records])
+
+
+def body_table(shape: str, ids: Sequence[str], splits: Sequence[Split], bodies: Sequence[Body]) -> pa.Table:
+    """The Arrow table of bodies that all have this shape, with the id and split of each."""
     schema = SCHEMAS[shape]
-    columns = [pa.array([r.id for r in records], pa.string()), pa.array([r.split for r in records], pa.string())]
+    columns = [pa.array(ids, pa.string()), pa.array(splits, pa.string())]
     for field in list(schema)[2:]:
-        columns.append(_column(field.type, [getattr(r.body, field.name) for r in records]))
+        columns.append(_column(field.type, list(map(attrgetter(field.name), bodies))))
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -1,12 +1,15 @@
-"""Kept records out as a stage's shuffled Parquet shards, in bounded memory and the same bytes whatever the workers.
+"""Kept records out as the shuffled Parquet shards of stages, in bounded memory, the same bytes whatever the workers.
 
-Two passes. `render` turns one part into runs: batches of stage rows, each sorted by its place in the shuffle (a hash of
-the row's id and the seed). `shard` gathers one range of that hash from all runs, sorts it and writes a file.
+Two passes. `run` turns one part, or the facts of all parts, into runs of each stage: batches of rows, each sorted by
+its place in the shuffle (a hash of the row's id and the seed). `shard` gathers one range of that hash from all runs of
+a stage, sorts it and writes a file.
 """
 
+import json
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import pyarrow.parquet as pq
 from chimed import corpus, graph, preferences, stages
 from chimed.corpus import Prepared
 from chimed.dedup import exact_keys
-from chimed.records import Split
+from chimed.records import SHAPES, Split
 from chimed.sources.spec import Stage
 
 SHARD_BYTES = 128 << 20  # of Arrow data a shard: what a worker sorts at once
@@ -39,26 +42,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Render:
-    """A task for `render`: one part, one stage."""
+class Target:
+    """A stage that a task renders for, and where its runs go."""
 
     stage: Stage
-    number: int  # of the part among `parts`
-    part: Prepared
-    decisions: Path  # folder of <shape>.arrow written by corpus.save
     choice: Choice
-    folder: Path  # where the runs go
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """A task for `render_graph`: the facts of all parts, one stage."""
+class Render:
+    """A task for `run`: the rows of one part, or with part=None the facts of all of them, for some stages."""
 
-    stage: Stage
-    parts: tuple[Prepared, ...]
-    decisions: Path
-    choice: Choice
-    folder: Path
+    part: int | None  # its number among `parts`
+    parts: tuple[Prepared, ...]  # that part alone, or all of them
+    decisions: Path  # folder of <shape>.arrow written by corpus.save
+    targets: tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What one render left: files and bytes by split; rows by department, where the stage takes rows as they are."""
+    """What a task left of one stage: files and bytes by split; rows by department, where the stage takes rows as they
+    are."""
 
     files: dict[Split, Path]
     size: dict[Split, int]
@@ -129,78 +129,126 @@ def chosen(hashes: UInt64, choice: Choice, source: str) -> npt.NDArray[np.bool_]
     return scatter(hashes, 4 * choice.seed + CHOOSE) <= np.uint64(choice.limits[source])
 
 
-def run(task: Render | Graph) -> Runs:
-    """Render one part, or the facts of all parts, for one stage into runs."""
-    return render_graph(task) if isinstance(task, Graph) else render(task)
+def run(task: Render) -> tuple[list[Runs], float]:
+    """Render rows into runs, one for each target of the task, and the CPU-seconds that it took.
+
+    What a build that was killed has left is taken as it is.
+    """
+    began = time.process_time()
+    writers = [_Runs(target) for target in task.targets if not (target.folder / _DONE).exists()]
+    if writers and task.part is None:
+        _render_facts(task, writers)
+    elif writers:
+        _render(task, writers)
+    for writer in writers:
+        writer.close()
+    return [_finished(target) for target in task.targets], time.process_time() - began
 
 
-def render(task: Render) -> Runs:
-    """Render the rows of one part for one stage into runs."""
-    writer = _Runs(task.stage, task.folder, task.choice)
-    for shape in feeds(task.stage):
-        if not task.part.kept.get(shape) or shape == "fact":
-            continue
+def _render(task: Render, writers: Sequence["_Runs"]) -> None:
+    (part,) = task.parts
+    for shape in (name for name in SHAPES if name != "fact" and part.kept.get(name)):
         decision = corpus.read(task.decisions / f"{shape}.arrow")
-        inside = decision.part(task.number)
-        takes = decision.stays[inside] & chosen(decision.id_hash[inside], task.choice, task.part.source)
-        clusters = decision.cluster[inside]
-        table = pa.ipc.open_file(pa.memory_map(str(task.part.folder / f"{shape}.arrow")))
+        inside = decision.part(task.part or 0)
+        hashes, clusters = decision.id_hash[inside], decision.cluster[inside]
+        own = [
+            (writer, decision.stays[inside] & chosen(hashes, writer.choice, part.source))
+            for writer in writers
+            if shape in feeds(writer.stage)
+        ]
+        table = pa.ipc.open_file(pa.memory_map(str(part.folder / f"{shape}.arrow")))
         at = 0
         for number in range(table.num_record_batches):
             batch = table.get_batch(number)
-            own = slice(at, at + len(batch))
+            rows = slice(at, at + len(batch))
             at += len(batch)
-            rows = pa.Table.from_batches([batch]).filter(pa.array(takes[own])).combine_chunks()
-            if len(rows):
-                writer.add(shape, rows, task.part.split, clusters[own][takes[own]])
-    return writer.close()
+            for writer, takes in own:
+                taken = pa.Table.from_batches([batch]).filter(pa.array(takes[rows])).combine_chunks()
+                writer.add(shape, taken, part.split, clusters[rows][takes[rows]])
 
 
-def render_graph(task: Graph) -> Runs:
-    """Render the facts of all parts, as documents of entities or as questions, for one stage into runs."""
-    writer = _Runs(task.stage, task.folder, task.choice)
+def _render_facts(task: Render, writers: Sequence["_Runs"]) -> None:
+    """Documents of entities, questions and pairs: texts are worded some at a time, once for stages with the same."""
     decision = corpus.read(task.decisions / "fact.arrow")
-    tables = []
-    for number, part in enumerate(task.parts):
+    wanted = defaultdict(list)
+    for writer in writers:
         # What another source knows is not wrong: pairs are checked against all facts, whatever the stage takes.
-        known = task.stage == "dpo" or part.source in task.choice.limits
-        if part.kept.get("fact") and part.split == "train" and known:
-            facts = pa.ipc.open_file(pa.memory_map(str(part.folder / "fact.arrow"))).read_all()
-            facts = facts.filter(pa.array(decision.stays[decision.part(number)]))
-            tables.append(facts.append_column("source", pa.array([part.source] * len(facts), pa.string())))
-    if tables:
-        make = {"sft": graph.questions, "dpo": graph.corrupted}.get(task.stage, graph.documents)
-        derived = make(pa.concat_tables(tables), tuple(task.choice.limits)).combine_chunks()
-        hashes = exact_keys(derived["id"].combine_chunks())[:, 0]
-        takes = np.zeros(len(derived), bool)
-        for source in task.choice.limits:
-            own = pc.equal(derived["source"], source).combine_chunks().to_numpy(zero_copy_only=False)
-            rows = np.flatnonzero(own & chosen(hashes, task.choice, source))
-            first = np.argsort(scatter(hashes[rows], 4 * task.choice.seed + CHOOSE))
-            takes[rows[first[: task.choice.caps.get(source)]]] = True
-        derived = derived.filter(pa.array(takes))
-        # Questions on one entity stay on one side of the split.
-        clusters = exact_keys(derived["title"].combine_chunks())[:, 0] if len(derived) else hashes[:0]
-        for at in range(0, len(derived), RUN_ROWS):
-            writer.add("fact", derived.slice(at, RUN_ROWS).combine_chunks(), "train", clusters[at : at + RUN_ROWS])
-    return writer.close()
+        known = tuple(
+            number
+            for number, part in enumerate(task.parts)
+            if part.kept.get("fact") and part.split == "train"
+            if writer.stage == "dpo" or part.source in writer.choice.limits
+        )
+        wanted[known, tuple(writer.choice.limits)].append(writer)
+    for (known, trust), alike in wanted.items():
+        merged = graph.canonical(_facts(task.parts, known, decision), trust)
+        for make in dict.fromkeys(_MAKES[writer.stage] for writer in alike):
+            own = [writer for writer in alike if _MAKES[writer.stage] is make]
+            for derived in make(merged):
+                for writer in own:
+                    writer.add_facts(derived)
+        del merged  # before the next one is made
+
+
+_MAKES: dict[Stage, Callable[[pa.Table], Iterator[pa.Table]]] = {
+    "cpt": graph.documents,
+    "rag": graph.documents,
+    "sft": graph.questions,
+    "dpo": graph.corrupted,
+}
+
+
+def _facts(parts: Sequence[Prepared], numbers: Sequence[int], decision: corpus.Decision) -> pa.Table:
+    tables = []
+    for number in numbers:
+        facts = pa.ipc.open_file(pa.memory_map(str(parts[number].folder / "fact.arrow"))).read_all()
+        facts = facts.filter(pa.array(decision.stays[decision.part(number)]))
+        tables.append(facts.append_column("source", pa.repeat(parts[number].source, len(facts))))
+    return pa.concat_tables(tables)
+
+
+_DONE = "done.json"
 
 
 class _Runs:
     """Writes batches of stage rows, sorted, to one file a split."""
 
-    def __init__(self, stage: Stage, folder: Path, choice: Choice) -> None:
-        self.stage, self.folder, self.choice = stage, folder, choice
-        self.partial = folder.with_name(folder.name + ".partial")
+    def __init__(self, target: Target) -> None:
+        self.stage, self.folder, self.choice = target.stage, target.folder, target.choice
+        self.partial = self.folder.with_name(self.folder.name + ".partial")
         shutil.rmtree(self.partial, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        self.schema = stages.COLUMNS[stage].append(pa.field("shuffle", pa.uint64()))
+        self.schema = stages.COLUMNS[self.stage].append(pa.field("shuffle", pa.uint64()))
         self.files: dict[Split, pa.ipc.RecordBatchFileWriter] = {}
         self.size: Counter[Split] = Counter()
         self.departments: Counter[str] = Counter()
+        self.held: dict[str, pa.Table] = {}  # of texts made from facts: those that a cap leaves so far, by source
+
+    def add_facts(self, derived: pa.Table) -> None:
+        """What is taken of texts made from facts; of a source with a cap that is known at the end."""
+        order = scatter(exact_keys(derived["id"].combine_chunks())[:, 0], 4 * self.choice.seed + CHOOSE)
+        derived = derived.append_column("order", pa.array(order))
+        for source in pc.unique(derived["source"]).to_pylist():
+            if source not in self.choice.limits:
+                continue
+            own = pc.equal(derived["source"], source).combine_chunks().to_numpy(zero_copy_only=False)
+            rows = derived.filter(pa.array(own & (order <= np.uint64(self.choice.limits[source]))))
+            cap = self.choice.caps.get(source)
+            if cap is None:
+                self._add_facts(rows)
+            else:
+                rows = pa.concat_tables([self.held[source], rows]) if source in self.held else rows
+                self.held[source] = rows.take(pa.array(np.argsort(rows["order"].to_numpy())[:cap]))
+
+    def _add_facts(self, rows: pa.Table) -> None:
+        for at in range(0, len(rows), RUN_ROWS):
+            part = rows.slice(at, RUN_ROWS).combine_chunks()
+            # Texts on one entity stay on one side of the split.
+            self.add("fact", part, "train", exact_keys(part["title"].combine_chunks())[:, 0])
 
     def add(self, shape: str, rows: pa.Table, split: Split, clusters: UInt64) -> None:
+        if not len(rows):
+            return
         salt = 4 * self.choice.seed
         if self.stage in ("sft", "eval") and "department" in rows.column_names:
             counted = rows["department"].value_counts().to_pylist()
@@ -224,28 +272,39 @@ class _Runs:
         held = scatter(clusters, salt) < np.uint64(limit(self.choice.validation))
         return [("train", ~held), ("validation", held)]
 
-    def close(self) -> Runs:
+    def close(self) -> None:
+        for rows in self.held.values():
+            self._add_facts(rows)
         for file in self.files.values():
             file.close()
+        done = {"size": self.size, "departments": self.departments}
+        (self.partial / _DONE).write_text(json.dumps(done, ensure_ascii=False), encoding="utf-8")
         self.partial.rename(self.folder)
-        files = {own: self.folder / f"{own}.arrow" for own in self.files}
-        return Runs(files, dict(self.size), dict(self.departments))
 
 
-def shard(task: Shard) -> dict[str, int]:
-    """Write one shard: the rows of all runs that fall into its range of the shuffle; how many they are by source."""
+def _finished(target: Target) -> Runs:
+    done = json.loads((target.folder / _DONE).read_text(encoding="utf-8"))
+    files = {own: target.folder / f"{own}.arrow" for own in done["size"]}
+    return Runs(files, done["size"], done["departments"])
+
+
+def shard(task: Shard) -> tuple[dict[str, int], float]:
+    """Write one shard: the rows of all runs that fall into its range of the shuffle; how many they are by source, and
+    the CPU-seconds that it took."""
+    began = time.process_time()
     low = task.number * 2**64 // task.count
     high = (task.number + 1) * 2**64 // task.count
     pieces = list(_pieces(task.runs, low, high))
     if not pieces:
-        return {}
+        return {}, time.process_time() - began
     table = pa.concat_tables(pieces).combine_chunks()
     if task.dropped is not None:
         table = table.filter(pa.array(~np.isin(table["shuffle"].to_numpy(), np.load(task.dropped)))).combine_chunks()
     table = table.take(pc.sort_indices(table, [("shuffle", "ascending"), ("id", "ascending")])).drop(["shuffle"])
     table = table.replace_schema_metadata(None)
     pq.write_table(table, task.path, compression="zstd", compression_level=3, row_group_size=RUN_ROWS)
-    return {entry["values"]: entry["counts"] for entry in table["source"].value_counts().to_pylist()}
+    rows = {entry["values"]: entry["counts"] for entry in table["source"].value_counts().to_pylist()}
+    return rows, time.process_time() - began
 
 
 def _pieces(runs: Sequence[Path], low: int, high: int) -> Iterator[pa.Table]:

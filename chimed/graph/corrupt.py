@@ -5,7 +5,7 @@ tail stands in false replies as often as in true ones, and its length and rarity
 if nothing in the graph comes near to making it true; see `Wrong` and `chimed.graph.truth`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import exact_keys
-from chimed.graph.merge import Mask, askable, canonical, codes, place, starts_of
+from chimed.graph.merge import Mask, askable, codes, place, starts_of
 from chimed.graph.sections import PAUSES, Sections, choose, tell
 from chimed.graph.truth import BROAD, Graph, Wrong
 from chimed.phrases import Codes, fill
@@ -53,18 +53,18 @@ _STOPS = "。；;，,、 "  # a sentence brings its own
 VAGUE = (*BROAD, "全身", "血液血管", "其他", "人体部位", "其他骨", "免疫系统")
 
 
-def corrupted(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
+def corrupted(facts: pa.Table) -> Iterator[pa.Table]:
     """A true and a false reply for each head and relation of WRONG and OPPOSED where one can be found.
 
-    `facts` is the whole graph, a table of facts with the column `source`: what another source knows is not wrong.
-    Columns `id, source, title, relation, question, chosen, rejected`, sorted by id; title is the head, id
+    `facts` are the canonical ones of the whole graph: what another source knows is not wrong. A table a relation with
+    the columns `id, source, title, relation, question, chosen, rejected`; title is the head, id
     "<source>/graph#<head>#<relation>#corrupted". Both replies name as many tails (at most NAMED), of one type, in the
     same words; every tail of `chosen` is true, none of `rejected`. Facts in any order give the same pairs.
     """
-    graph = Graph.of(askable(canonical(facts, trust)))
-    tables = [_pairs(graph, *_dealt(graph, relation, wrong)) for relation, wrong in WRONG.items()]
-    table = pa.concat_tables([*tables, *_opposed(graph)])
-    return table.take(pc.sort_indices(table["id"]))
+    graph = Graph.of(askable(facts))
+    for relation, wrong in WRONG.items():
+        yield _pairs(graph, *_dealt(graph, relation, wrong))
+    yield from _opposed(graph)
 
 
 def _askable(graph: Graph, relation: str) -> Codes:

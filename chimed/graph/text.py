@@ -1,6 +1,6 @@
 """Documents of entities and questions on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from chimed import phrases
 from chimed.graph import paths
-from chimed.graph.merge import Mask, askable, canonical, codes, equal, parts, starts_of
+from chimed.graph.merge import Mask, askable, codes, equal, parts, starts_of
 from chimed.graph.sections import Sections, choose, join, sections_of, tell
 from chimed.phrases import fill, pick
 
@@ -18,38 +18,43 @@ QUESTIONS = pa.schema(
 )
 
 
-def documents(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
-    """One document a head entity, merged over sources: columns `id, source, title, text`, sorted by title.
+def documents(facts: pa.Table) -> Iterator[pa.Table]:
+    """One document a head entity, merged over sources: columns `id, source, title, text`, some at a time, by title.
 
-    `facts` is a table of facts with the column `source`; title is the head, id "<source>/graph#<head>" with the source
-    of the entity's first fact, sources in order of `trust`, then by name. Relations of one topic stand in a paragraph;
-    an attribute in prose is its own paragraph.
+    `facts` are canonical. Title is the head, id "<source>/graph#<head>" with the source of the entity's first fact.
+    Relations of one topic stand in a paragraph; an attribute in prose is its own paragraph.
 
     >>> rows = [("a/1", "a", "百日咳", "科室", "儿科"), ("a/2", "a", "百日咳", "科室", "小儿内科")]
     >>> names = ("id", "source", "head", "relation", "tail")
     >>> facts = pa.table({name: list(column) for name, column in zip(names, zip(*rows))})
     >>> facts = facts.append_column("head_type", [["疾病"] * 2]).append_column("tail_type", [["科室"] * 2])
-    >>> documents(facts).to_pylist()[0]["text"]
-    '百日咳的就诊科室为儿科、小儿内科。'
+    >>> from chimed.graph import canonical
+    >>> next(documents(canonical(facts)))["text"].to_pylist()
+    ['百日咳的就诊科室为儿科、小儿内科。']
     """
-    tables = [_documents(sections_of(_told_once(part))) for part in parts(canonical(facts, trust))]
-    return pa.concat_tables(tables) if tables else DOCUMENTS.empty_table()
+    for part in parts(facts):
+        yield _documents(sections_of(_told_once(part)))
 
 
-def questions(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
-    """Questions on a graph: columns `id, source, title, relation, form, question, answer`; title is whom it asks about.
+def questions(facts: pa.Table) -> Iterator[pa.Table]:
+    """Questions on a graph, some at a time: columns `id, source, title, relation, form, question, answer`; title is
+    whom it asks about.
 
-    form "direct": one a relation of a head, sorted by head; the answer is a sentence, or the prose of the attribute;
-    source is that of the relation's first fact, id "<source>/graph#<head>#<relation>". Behind them, sorted by id, the
-    forms of `chimed.graph.paths`, ids ending in "#<form>": "reverse" asks for the heads of a tail, "signs" for the
-    disease that a set of signs points to (both together at most REVERSE_SHARE of all questions), "two-hop" for what is
-    known of a complication (at most TWO_HOP_SHARE). Nothing is asked about heads of the types `phrases.UNASKED`.
+    `facts` are canonical. form "direct": one a relation of a head, sorted by head; the answer is a sentence, or the
+    prose of the attribute; source is that of the relation's first fact, id "<source>/graph#<head>#<relation>". The last
+    table holds, sorted by id, the forms of `chimed.graph.paths`, ids ending in "#<form>": "reverse" asks for the heads
+    of a tail, "signs" for the disease that a set of signs points to (both together at most REVERSE_SHARE of all
+    questions), "two-hop" for what is known of a complication (at most TWO_HOP_SHARE). Nothing is asked about heads of
+    the types `phrases.UNASKED`.
     """
-    merged = askable(canonical(facts, trust))
-    tables = [_questions(sections_of(part)) for part in parts(merged)]
-    if not tables:
-        return QUESTIONS.empty_table()
-    return pa.concat_tables([*tables, paths.asked(merged, sum(map(len, tables)), QUESTIONS.names)])
+    facts = askable(facts)
+    direct = 0
+    for part in parts(facts):
+        table = _questions(sections_of(part))
+        direct += len(table)
+        yield table
+    if direct:
+        yield paths.asked(facts, direct, QUESTIONS.names)
 
 
 # What a document tells under one relation only: tails of the first that the head has under the second too.

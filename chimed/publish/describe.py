@@ -27,13 +27,16 @@ MEASURED = ("size", "languages", "from_facts", "reasons", "repeats", "equal", "l
 _FOREIGN = 0.01  # share of rows without a Han character from which English is named as a language
 
 
-def describe(found: Finished, loaded: Loaded, ledger: Path, pool: Engine, progress: Progress) -> dict[str, Any]:
+def describe(
+    found: Finished, measured: dict[str, Any], loaded: Loaded, ledger: Path, pool: Engine, progress: Progress
+) -> dict[str, Any]:
     """Write the card, and LICENSE.md where the Hub asks for it, into a stage's folder; what they tell, to be kept.
 
-    found: the stage as far as it is, its manifest with the names of its shards. ledger: that of its build. The result
-    has the keys `MEASURED`, for the manifest, all of them about the sources of the stage alone.
+    found: the stage as far as it is, its manifest with the names of its shards. measured: what `measure` gives for it.
+    ledger: that of its build. The result has the keys `MEASURED`, for the manifest, all of them about the sources of
+    the stage alone.
     """
-    told = {**_shards(found), **_ledger(found, statistics_of(ledger)), "tokenizer": {}}
+    told = {**measured, **_ledger(found, statistics_of(ledger)), "tokenizer": {}}
     name = loaded.recipe.tokenizer
     if name:
         path = loaded.tokenizer or fetched(name)
@@ -56,7 +59,7 @@ def _tally(ledger: Path, state: object) -> statistics.Tally:
     return statistics.tally(ledger)
 
 
-def _shards(found: Finished) -> dict[str, Any]:
+def measure(found: Finished) -> dict[str, Any]:
     """What the shards tell: size, languages, and how many rows were made from facts."""
     rows = foreign = facts = 0
     for _, batch in statistics.batches(found):

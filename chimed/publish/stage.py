@@ -1,4 +1,4 @@
-"""A stage's folder: shuffled shards, card and manifest, complete or absent."""
+"""The folders of stages: shuffled shards, card and manifest, each complete or absent."""
 
 import hashlib
 import importlib.metadata
@@ -6,9 +6,8 @@ import json
 import platform
 import shutil
 import subprocess
-import time
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from chimed.corpus import Decision, Prepared
 from chimed.engine import Engine
 from chimed.outcome import Outcome, Progress
 from chimed.publish.balance import balance
-from chimed.publish.describe import describe
+from chimed.publish.describe import describe, measure
 from chimed.publish.finished import Finished
 from chimed.recipe import Loaded
 from chimed.records import SPLITS
@@ -44,47 +43,85 @@ class Stage:
         """What decides the bytes of the folder."""
         return hashlib.sha256(f"{self.name} {self.corpus} {self.loaded.digest}".encode()).hexdigest()
 
+    @property
+    def folder(self) -> Path:
+        """Where it belongs."""
+        return self.out / str(self.name)
+
+    @property
+    def work(self) -> Path:
+        """Where it is made."""
+        return self.out / ".work" / "stages" / self.digest[:24]
+
+    @property
+    def partial(self) -> Path:
+        """The folder before it is in its place."""
+        return self.work / "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The shards of a stage: rows by source and split; pairs and departments as its manifest tells them."""
+
+    sources: dict[str, dict[str, int]]
+    pairs: dict[str, dict[str, Any]]
+    departments: dict[str, int]
+
 
 def publish(
-    stage: Stage, decisions: dict[str, Decision], outcome: Outcome, pool: Engine, progress: Progress
-) -> dict[str, Any] | None:
-    """Write OUT/<stage>, manifest last; the manifest, or None when no row goes into the stage."""
-    folder = stage.out / stage.name
-    manifest = folder / "manifest.json"
-    if manifest.exists():
-        before: dict[str, Any] = json.loads(manifest.read_text())
-        if before.get("digest") == stage.digest and all((folder / name).exists() for name in before["files"]):
-            return before
-    work = stage.out / ".work" / "stages" / stage.digest[:24]
-    shutil.rmtree(work, ignore_errors=True)
-    began = time.perf_counter()
-    runs = _render(stage, decisions, work, pool, progress)
-    pairs, dropped = balance(runs, work) if stage.name == "dpo" and stage.loaded.recipe.length_balance else ({}, None)
-    rendered = time.perf_counter()
-    partial = work / "folder"
-    partial.mkdir(parents=True)
-    sources = _shards(stage, runs, dropped, partial, pool, progress)
-    rows: dict[str, int] = {
-        split: total for split in SPLITS if (total := sum(own.get(split, 0) for own in sources.values()))
-    }
-    if not rows:
-        shutil.rmtree(work)
+    stages: Sequence[Stage], decisions: dict[str, Decision], outcome: Outcome, pool: Engine, progress: Progress
+) -> None:
+    """Write OUT/<stage> of each stage, manifest last; its manifest, or that no row goes into it, into the outcome.
+
+    The stages are rendered together, so that no worker waits for the last part of each.
+    """
+    finished = {stage.name: manifest for stage in stages if (manifest := _before(stage))}
+    todo = [stage for stage in stages if stage.name not in finished]
+    runs = _render(todo, decisions, outcome, pool, progress)
+    written = _shards(todo, runs, outcome, pool, progress)
+    founds = []
+    for stage in todo:
+        own = written[stage.name]
+        if own.sources:
+            content = _manifest(stage, own, outcome)
+            content["files"] = {p.name: "" for p in sorted(stage.partial.iterdir())}
+            founds.append((stage, Finished(stage.name, stage.partial, content)))
+    measured = pool.map(measure, [found for _, found in founds])
+    for number, told in sorted(measured):
+        stage, found = founds[number]
+        finished[stage.name] = _finish(stage, found, told, pool, progress)
+    for stage in stages:
+        if stage.name in finished:
+            outcome.stages[stage.name] = finished[stage.name]
+        else:
+            outcome.empty.append(stage.name)
+            shutil.rmtree(stage.work, ignore_errors=True)
+
+
+def _before(stage: Stage) -> dict[str, Any] | None:
+    """The manifest of a stage that an earlier build has finished."""
+    manifest = stage.folder / "manifest.json"
+    if not manifest.exists():
         return None
-    seconds = {**outcome.seconds, "render": rendered - began, "shards": time.perf_counter() - rendered}
-    content = _manifest(stage, rows, sources, outcome, seconds)
-    content["pairs"] = pairs
-    content["departments"] = _departments(runs)
-    content["files"] = {p.name: "" for p in sorted(partial.iterdir())}
-    found = Finished(stage.name, partial, content)
-    content |= describe(found, stage.loaded, stage.out / "ledger.parquet", pool, progress)
-    content["files"] = {p.name: _sha256(p) for p in sorted(partial.iterdir())}
+    before: dict[str, Any] = json.loads(manifest.read_text())
+    whole = before.get("digest") == stage.digest and all((stage.folder / name).exists() for name in before["files"])
+    return before if whole else None
+
+
+def _finish(
+    stage: Stage, found: Finished, measured: dict[str, Any], pool: Engine, progress: Progress
+) -> dict[str, Any]:
+    """Write card and manifest, and put the folder in its place."""
+    content = found.manifest
+    content |= describe(found, measured, stage.loaded, stage.out / "ledger.parquet", pool, progress)
+    content["files"] = {p.name: _sha256(p) for p in sorted(stage.partial.iterdir())}
     text = json.dumps(content, ensure_ascii=False, indent=1)
-    (partial / "manifest.json.partial").write_text(text + "\n", encoding="utf-8")
-    (partial / "manifest.json.partial").rename(partial / "manifest.json")
-    if folder.exists():
-        folder.rename(work / "before")
-    partial.rename(folder)
-    shutil.rmtree(work)
+    (stage.partial / "manifest.json.partial").write_text(text + "\n", encoding="utf-8")
+    (stage.partial / "manifest.json.partial").rename(stage.partial / "manifest.json")
+    if stage.folder.exists():
+        stage.folder.rename(stage.work / "before")
+    stage.partial.rename(stage.folder)
+    shutil.rmtree(stage.work)
     return content
 
 
@@ -113,65 +150,89 @@ def _choice(stage: Stage, decisions: dict[str, Decision]) -> shards.Choice:
 
 
 def _render(
-    stage: Stage, decisions: dict[str, Decision], work: Path, pool: Engine, progress: Progress
-) -> list[shards.Runs]:
-    choice = _choice(stage, decisions)
-    served = [
-        (number, part)
-        for number, part in enumerate(stage.parts)
-        if part.source in choice.limits and (part.split == "train") == (stage.name != "eval")
+    stages: Sequence[Stage], decisions: dict[str, Decision], outcome: Outcome, pool: Engine, progress: Progress
+) -> dict[str, list[shards.Runs]]:
+    """The runs of each stage, in the order of the parts."""
+    if not stages:
+        return {}
+    parts, corpus = stages[0].parts, stages[0].decisions  # the same for all of them
+    choices = {stage.name: _choice(stage, decisions) for stage in stages}
+
+    def targets(part: Prepared, number: int | None, name: str) -> tuple[shards.Target, ...]:
+        shapes = {shape for shape, count in part.kept.items() if count and (shape == "fact") is (number is None)}
+        return tuple(
+            shards.Target(stage.name, choices[stage.name], stage.work / name)
+            for stage in stages
+            if part.source in choices[stage.name].limits
+            if (part.split == "train") is (stage.name != "eval") and shapes.intersection(shards.feeds(stage.name))
+        )
+
+    tasks = [
+        shards.Render(number, (part,), corpus, own)
+        for number, part in enumerate(parts)
+        if (own := targets(part, number, f"{number:06d}"))
     ]
-    tasks: list[shards.Render | shards.Graph] = [
-        shards.Render(stage.name, number, part, stage.decisions, choice, work / f"{number:06d}")
-        for number, part in served
-        if any(part.kept.get(shape) for shape in shards.feeds(stage.name) if shape != "fact")
-    ]
-    if "fact" in shards.feeds(stage.name) and any(part.kept.get("fact") for _, part in served):
-        # First, because it takes longest.
-        tasks.insert(0, shards.Graph(stage.name, stage.parts, stage.decisions, choice, work / "graph"))
-    advance = progress.step(f"render {stage.name}", len(tasks))
-    runs: dict[int, shards.Runs] = {}
-    for number, run in pool.map(shards.run, tasks):
-        runs[number] = run
+    # Facts are one graph, and all stages are worded by one task: first, because it takes longest.
+    told = {target.stage: target for part in parts for target in targets(part, None, "graph")}
+    if told:
+        tasks.insert(0, shards.Render(None, parts, corpus, tuple(told.values())))
+    advance = progress.step("render", len(tasks))
+    found: dict[tuple[int, str], shards.Runs] = {}
+    seconds = 0.0
+    for number, (runs, took) in pool.map(shards.run, tasks):
+        found |= {(number, target.stage): one for target, one in zip(tasks[number].targets, runs, strict=True)}
+        seconds += took
         advance(1)
-    return [runs[number] for number in sorted(runs)]
+    outcome.seconds["render"] = seconds
+    return {stage.name: [found[key] for key in sorted(found) if key[1] == stage.name] for stage in stages}
 
 
 def _shards(
-    stage: Stage,
-    runs: list[shards.Runs],
-    dropped: Path | None,
-    folder: Path,
+    stages: Sequence[Stage],
+    runs: dict[str, list[shards.Runs]],
+    outcome: Outcome,
     pool: Engine,
     progress: Progress,
-) -> dict[str, dict[str, int]]:
-    """Write the shards of every split; rows by source and split."""
-    tasks, splits = [], []
-    for split in SPLITS:
-        files = tuple(run.files[split] for run in runs if split in run.files)
-        if files:
-            count = max(1, -(-sum(run.size.get(split, 0) for run in runs) // shards.SHARD_BYTES))
-            for number in range(count):
-                path = folder / f"{split}-{number:05d}-of-{count:05d}.parquet"
+) -> dict[str, _Written]:
+    """Write the shards of every split of every stage."""
+    tasks, places = [], []
+    pairs: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in stages:
+        own = runs[stage.name]
+        balanced = stage.name == "dpo" and stage.loaded.recipe.length_balance
+        pairs[stage.name], dropped = balance(own, stage.work) if balanced else ({}, None)
+        shutil.rmtree(stage.partial, ignore_errors=True)
+        stage.partial.mkdir(parents=True)
+        for split in SPLITS:
+            files = tuple(run.files[split] for run in own if split in run.files)
+            count = max(1, -(-sum(run.size.get(split, 0) for run in own) // shards.SHARD_BYTES))
+            for number in range(count if files else 0):
+                path = stage.partial / f"{split}-{number:05d}-of-{count:05d}.parquet"
                 tasks.append(shards.Shard(files, dropped, number, count, path))
-                splits.append(split)
-    advance = progress.step(f"write {stage.name}", len(tasks))
-    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for number, written in pool.map(shards.shard, tasks):
-        for source, count in written.items():
-            rows[source][splits[number]] += count
+                places.append((stage.name, split))
+    advance = progress.step("write", len(tasks))
+    rows: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    seconds = 0.0
+    for number, (counts, took) in pool.map(shards.shard, tasks):
+        name, split = places[number]
+        for source, count in counts.items():
+            rows[name][source][split] += count
+        seconds += took
         advance(1)
-    return {source: {s: own[s] for s in SPLITS if own[s]} for source, own in sorted(rows.items())}
+    outcome.seconds["shards"] = seconds
+    return {
+        stage.name: _Written(
+            {source: {s: own[s] for s in SPLITS if own[s]} for source, own in sorted(rows[stage.name].items())},
+            pairs[stage.name],
+            _departments(runs[stage.name]),
+        )
+        for stage in stages
+    }
 
 
-def _manifest(
-    stage: Stage,
-    rows: dict[str, int],
-    sources: dict[str, dict[str, int]],
-    outcome: Outcome,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    megabytes = outcome.bytes / 1e6
+def _manifest(stage: Stage, written: _Written, outcome: Outcome) -> dict[str, Any]:
+    megabytes, seconds, sources = outcome.bytes / 1e6, outcome.seconds, written.sources
+    rows = {split: total for split in SPLITS if (total := sum(own.get(split, 0) for own in sources.values()))}
     return {
         "stage": stage.name,
         "digest": stage.digest,
@@ -190,6 +251,8 @@ def _manifest(
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "mb_per_second": {step: round(megabytes / max(value, 1e-3), 1) for step, value in seconds.items()},
         "raw_mb": round(megabytes, 3),
+        "pairs": written.pairs,
+        "departments": written.departments,
     }
 
 

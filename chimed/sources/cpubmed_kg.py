@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from chimed.errors import RowError
 from chimed.records import Body
-from chimed.sources.forms import triple
+from chimed.sources.forms import edge, triple
 from chimed.sources.origins import Origin
 from chimed.sources.spec import Row, Source
 
@@ -43,7 +43,10 @@ def parse(row: Row) -> Iterable[Body]:
     cells = row["text"].split("\t")
     if len(cells) != 3:
         raise RowError("not-a-triple", f"found {row['text'][:60]!r}; expected {_EXPECTED}")
-    return (triple(dict(zip(("head", "relation", "tail"), cells, strict=True)), _RELATIONS),)
+    head, relation, tail = map(str.strip, cells)
+    if not (head and relation and tail):
+        return (triple({"head": head, "relation": relation, "tail": tail}, _RELATIONS),)  # says which is missing
+    return (edge((head, ""), relation, (tail, ""), _RELATIONS),)
 
 
 SOURCE = Source(

@@ -95,8 +95,22 @@ def triple(row: Row, names: Mapping[str, str]) -> Fact:
     if not {"head", "head_entity"} & row.keys() or not {"relation", "rel"} & row.keys():
         raise unknown_columns(row, "head, relation, tail")
     relation = need(row, "relation", "rel")
-    head, head_type = _entity(need(row, "head", "head_entity"), first(row, "head_type"))
-    tail, tail_type = _entity(need(row, "tail", "tail_entity"), first(row, "tail_type"))
+    return edge(
+        (need(row, "head", "head_entity"), first(row, "head_type")),
+        relation,
+        (need(row, "tail", "tail_entity"), first(row, "tail_type")),
+        names,
+    )
+
+
+def edge(one: tuple[str, str], relation: str, other: tuple[str, str], names: Mapping[str, str]) -> Fact:
+    """The fact of a relation between two entities, each with its type, or "" where it stands behind @@; see `triple`.
+
+    >>> edge(("肺炎@@疾病", ""), "预防", ("肺炎", ""), {})
+    Traceback (most recent call last):
+    chimed.errors.RowError: not-a-fact: found '肺炎' 预防 '肺炎'
+    """
+    (head, head_type), (tail, tail_type) = _entity(*one), _entity(*other)
     if not head or not tail or head == tail:
         raise RowError("not-a-fact", f"found {head!r} {relation} {tail!r}")
     known = names.get(relation, relation)

@@ -6,7 +6,7 @@ pages that are gone. The test set has `instruction` and `output` lists; the Lite
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
@@ -21,13 +21,11 @@ _EMPTY_PART = re.compile(
 )
 
 
-def _texts(value: object) -> Iterator[str]:
+def _texts(value: object) -> list[str]:
     if isinstance(value, str):
-        if value.strip():
-            yield value.strip()
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
+        text = value.strip()
+        return [text] if text else []
+    return [text for item in value for text in _texts(item)] if isinstance(value, list | tuple) else []
 
 
 def parse(row: Row) -> Iterable[Body]:
@@ -44,18 +42,18 @@ def parse(row: Row) -> Iterable[Body]:
             break
     else:
         raise unknown_columns(row, "questions, answers")
-    question = next(_texts(row[ask]), "")
-    if not question:
+    questions, answers = _texts(row[ask]), _texts(row[reply])
+    if not questions:
         raise RowError("no-question")
-    answers = list(_texts(row[reply]))
     if not answers:
         raise RowError("no-answer")
     answer = next((text for text in answers if not is_url(text)), "")
     if not answer:
         raise RowError("answer-is-url", answers[0][:80])
     more = first(row, "input")
-    answer = _EMPTY_PART.sub("", answer)
-    turns = conversation((("user", f"{question}\n{more}" if more else question), ("assistant", answer)))
+    if "分析" in answer or answer.endswith((":", "：")):  # every heading has one of both
+        answer = _EMPTY_PART.sub("", answer)
+    turns = conversation((("user", f"{questions[0]}\n{more}" if more else questions[0]), ("assistant", answer)))
     return (Dialogue(turns, first(row, "label")),)
 
 

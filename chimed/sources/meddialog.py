@@ -9,6 +9,7 @@ said (`dialogue_turns`); and `input, output, history`, where what is called hist
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
@@ -18,7 +19,7 @@ from chimed.sources.spec import Row, Source, conversation, first
 
 _SPEAKERS = {"病人": "patient", "患者": "patient", "医生": "doctor", "0": "patient", "1": "doctor"}
 _LABEL = re.compile(r"(病人|患者|医生)[:：]\s*")
-_PARTS = ("Doctor faculty", "Description", "Dialogue", "Diagnosis and suggestions")
+_PARTS = {"Doctor faculty", "Description", "Dialogue", "Diagnosis and suggestions"}
 
 # What the platform writes into a conversation, or has doctors send at a click. Most of it is glued to what was said.
 _PLATFORM = re.compile(
@@ -57,7 +58,10 @@ _PLATFORM_MARKS = (
         "（医生留言）",
     ),
 )
-_WORD = re.compile(r"[\w+]")
+# One pass: a search for each of the marks takes three times as long.
+_MARKED = re.compile("|".join(_PLATFORM_MARKS)).search
+_SPECIAL = re.compile(f"[\n:：)）]|我已完成了|{'|'.join(_PLATFORM_MARKS)}").search
+_WORD = re.compile(r"[\w+]").search
 _SCALE = re.compile(r"我已完成了\S{2,8}医生下发的(《[^》]*》)[:：]?\s*(得分[:：]\d+分)?")
 _WRITTEN = re.compile(r"[（(]\d{4}-\d\d-\d\d(?:填写|测量)[）)]")
 # A prescription that upstream glued to the turn before it; further drugs became turns of the patient.
@@ -178,14 +182,10 @@ def _block(text: str) -> Dialogue:
 
 
 def _cut(text: str) -> Iterator[tuple[str, list[str]]]:
-    part, lines = "", list[str]()
-    for line in [*map(str.strip, text.split("\n")), _PARTS[0]]:
-        if line not in _PARTS:
-            lines.append(line)
-            continue
-        if part:
-            yield part, lines
-        part, lines = line, []
+    lines = [line.strip() for line in text.split("\n")]
+    begins = [place for place, line in enumerate(lines) if line in _PARTS]
+    for start, stop in pairwise([*begins, len(lines)]):
+        yield lines[start], lines[start + 1 : stop]
 
 
 def _turns(lines: list[str]) -> Iterator[tuple[str, str]]:
@@ -221,8 +221,10 @@ def form(text: str) -> str:
     >>> form("您好\\n疾病：\\n无\\n病情描述（主要症状）：咳嗽\\n过敏史：无（2020-03-23填写）\\n出院日期：2020-01-16")
     '您好\\n病情描述：咳嗽\\n过敏史：无'
     """
+    if not _SPECIAL(text):  # as most are: a line of words
+        return text.strip().lstrip("。，：:") if _WORD(text) else ""
     plain = _plain(text)
-    if "：" not in plain and ":" not in plain:  # as most are: no field
+    if "：" not in plain and ":" not in plain:  # no field
         return plain.lstrip("。，：:")
     fields: list[tuple[str, list[str]]] = [(_FREE, [])]
     for line in plain.split("\n"):
@@ -248,10 +250,13 @@ def form(text: str) -> str:
 
 def _plain(text: str) -> str:
     """A text without what the platform wrote into it and lines of marks alone; of a questionnaire its score stays."""
-    text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", _WRITTEN.sub("", text))
-    if any(mark in text for mark in _PLATFORM_MARKS):
+    if "）" in text or ")" in text:
+        text = _WRITTEN.sub("", text)
+    if "我已完成了" in text:
+        text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", text)
+    if _MARKED(text):
         text = _PLATFORM.sub("", text)
-    return "\n".join(line for line in map(str.strip, text.split("\n")) if _WORD.search(line))
+    return "\n".join([line for line in map(str.strip, text.split("\n")) if _WORD(line)])
 
 
 def _department(faculty: list[str]) -> str:

@@ -87,11 +87,14 @@ def first(row: Row, *names: str) -> str:
     """
     for name in names:
         value = row.get(name)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if isinstance(value, str):
+            text = value.strip()
+        elif value is None or (isinstance(value, float) and math.isnan(value)):
             continue
-        text = value if isinstance(value, str) else str(value)
-        if text.strip():
-            return text.strip()
+        else:
+            text = str(value).strip()
+        if text:
+            return text
     return ""
 
 
@@ -127,24 +130,26 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
 
     Raises RowError `unknown-role`, or `no-answer` when no reply to a user turn remains.
     """
-    merged: list[tuple[Role, str]] = []
+    roles: list[Role] = []
+    texts: list[str] = []
     for name, content in turns:
         role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
             raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
         text = content.strip()
-        if text and merged and merged[-1][0] == role:
-            merged[-1] = role, f"{merged[-1][1]}\n{text}"
+        if text and roles and roles[-1] == role:
+            texts[-1] = f"{texts[-1]}\n{text}"
         elif text:
-            merged.append((role, text))
-    while merged and merged[-1][0] != "assistant":
-        merged.pop()
-    roles = [role for role, _ in merged]
-    start = roles.index("user") if "user" in roles else len(roles)
-    if "assistant" not in roles[start:]:
-        raise RowError("no-answer", f"{len(merged)} turns without a reply")
-    kept = [turn for place, turn in enumerate(merged) if place >= start or turn[0] == "system"]
-    return tuple([Turn(role, text) for role, text in kept])
+            roles.append(role)
+            texts.append(text)
+    while roles and roles[-1] != "assistant":
+        roles.pop()
+    if "user" not in roles:
+        raise RowError("no-answer", f"{len(roles)} turns without a reply")
+    start = roles.index("user")
+    lead = [text for role, text in zip(roles[:start], texts, strict=False) if role == "system"]
+    system = (Turn("system", "\n".join(lead)),) if lead else ()
+    return (*system, *map(Turn, roles[start:], texts[start:]))
 
 
 def passage(text: str = "text", title: str = "title") -> Parse:

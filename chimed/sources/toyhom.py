@@ -22,6 +22,7 @@ _TITLES, _ASKS, _ANSWERS = (
     ("ask", "input"),
     ("answer", "output", "response"),
 )
+_ASKED, _ANSWERED = frozenset((*_TITLES, *_ASKS)), frozenset(_ANSWERS)
 _PERSONA = re.compile(
     r"(?:现在)?你是一[个名位](\S{1,12}?)(?:医生|医师|大夫|专家)，?请?(?:你)?根据(?:患者|病人)的\S{2,12}"
 )
@@ -36,19 +37,20 @@ def parse(row: Row) -> Iterable[Body]:
     if isinstance(row.get("text"), str):
         asked, _, answer = row["text"].partition("\n")
         title, _, ask = asked.partition(",")
-    elif {*_TITLES, *_ASKS} & row.keys() and set(_ANSWERS) & row.keys():
+    elif not (_ASKED.isdisjoint(row) or _ANSWERED.isdisjoint(row)):
         title, ask, answer = first(row, *_TITLES), first(row, *_ASKS), first(row, *_ANSWERS)
     else:
         raise unknown_columns(row, "department, title, ask, answer; question, answer; or instruction, input, output")
     department = first(row, "department")
     if ask and (persona := _PERSONA.fullmatch(title)):
         department, title = department or persona[1], ""
-    said = _question("" if title.strip() in _NOTHING else title.strip(), "" if ask.strip() in _NOTHING else ask.strip())
+    title, ask, answer = title.strip(), ask.strip(), answer.strip()
+    said = _question("" if title in _NOTHING else title, "" if ask in _NOTHING else ask)
     if not said:
         raise RowError("no-question")
-    if answer.strip() in _NOTHING or not answer.strip():
+    if answer in _NOTHING or not answer:
         raise RowError("no-answer")
-    if is_url(answer.strip()):
+    if is_url(answer):
         raise RowError("answer-is-url", answer[:80])
     return (Dialogue(conversation((("user", said), ("assistant", answer))), department),)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chimed import graph
 from chimed.cuts import cut
 from chimed.quality import REASONS, verdicts
 from chimed.records import Body, Dialogue, Exam, Fact, Passage, Preference, Record, Turn, to_table
 from chimed.sources.relations import RELATIONS
 from chimed.stages import COLUMNS, STAGES, Stage, render, serves
+from tests.unit import graphs
 
 FEW = settings(max_examples=40, deadline=None)
 # Characters that matter: Han, sentence and clause ends, closing marks, line ends, beyond the basic plane.
@@ -72,7 +72,7 @@ def fed(stage: Stage, shape: str, table: pa.Table) -> pa.Table:
     """A table as the build hands it to `render`."""
     if shape != "fact":
         return table
-    return (graph.questions if stage == "sft" else graph.documents)(sourced(table))
+    return (graphs.questions if stage == "sft" else graphs.documents)(sourced(table))
 
 
 PATHS = [(stage, shape) for stage in STAGES for shape in serves(stage)]
@@ -171,7 +171,7 @@ def test_parts_are_short_and_together_the_text(texts: list[str], length: int) ->
 @FEW
 def test_graphs_read_the_same_in_any_order(table: pa.Table, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(table))))
-    for make in (graph.documents, graph.questions):
+    for make in (graphs.documents, graphs.questions):
         whole = make(sourced(table))
         assert make(sourced(table.take(order))).equals(whole)
         assert whole["id"].to_pylist() and len(set(whole["id"].to_pylist())) == len(whole)
@@ -187,7 +187,7 @@ def direct(table: pa.Table) -> list[dict[str, Any]]:
 @FEW
 def test_a_graph_is_worded_head_by_head(table: pa.Table) -> None:
     heads = sorted(set(table["head"].to_pylist()))
-    for make in (graph.documents, graph.questions):
+    for make in (graphs.documents, graphs.questions):
         alone = [direct(make(sourced(table.filter(pc.equal(table["head"], head))))) for head in heads]
         assert [row for rows in alone for row in rows] == direct(make(sourced(table)))
 

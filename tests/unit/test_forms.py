@@ -79,6 +79,12 @@ def test_an_unknown_form_says_what_was_found_and_expected() -> None:
         alpaca({"q": "一", "a": "二"})
 
 
+def test_system_turns_before_the_first_question_are_one() -> None:
+    said = [("system", "你是医生。"), ("gpt", "您好"), ("system", "请简短。"), ("human", "牙疼"), ("gpt", "多久了？")]
+    turns = sharegpt({"conversations": [{"from": who, "value": text} for who, text in said]}).turns
+    assert [turn.content for turn in turns] == ["你是医生。\n请简短。", "牙疼", "多久了？"]
+
+
 WORD = st.sampled_from(["", " ", "咳嗽", "三天了", "多喝水"])
 
 

@@ -22,6 +22,7 @@ from chimed.graph.truth import keys
 from chimed.records import Fact, Record, to_table
 from chimed.sources.relations import RELATIONS, fact
 from chimed.sources.xywy_kg import SOURCE
+from tests.unit import graphs
 
 
 def table(facts: Iterable[tuple[str, Fact]]) -> pa.Table:
@@ -44,12 +45,12 @@ WHOOPING = [
 
 
 def document(facts: Iterable[tuple[str, Fact]], head: str) -> dict[str, str]:
-    rows: dict[str, dict[str, str]] = {row["title"]: row for row in graph.documents(table(facts)).to_pylist()}
+    rows: dict[str, dict[str, str]] = {row["title"]: row for row in graphs.documents(table(facts)).to_pylist()}
     return rows[head]
 
 
 def answers(facts: Iterable[tuple[str, Fact]]) -> dict[str, str]:
-    return {row["id"]: row["answer"] for row in graph.questions(table(facts)).to_pylist()}
+    return {row["id"]: row["answer"] for row in graphs.questions(table(facts)).to_pylist()}
 
 
 def test_a_document_merges_the_sources_of_an_entity() -> None:
@@ -58,7 +59,7 @@ def test_a_document_merges_the_sources_of_an_entity() -> None:
     for said in ("急性呼吸道传染病。", "鸡鸣样吸气声", "98%", "多见于小儿", "呼吸道传播"):
         assert said in found["text"]
     assert found["text"].count("阵发性咳嗽") == 1
-    assert len(graph.documents(table(WHOOPING))) == 2
+    assert len(graphs.documents(table(WHOOPING))) == 2
 
 
 def test_yes_and_no_become_sentences() -> None:
@@ -89,9 +90,9 @@ def test_an_abbreviation_that_one_head_alone_claims_shares_its_document() -> Non
         ("k", fact("先心病", "症状", "气促")),
     ]
     assert "气促" in document(facts, "先天性心脏病")["text"]
-    assert len(graph.documents(table(facts))) == 1
+    assert len(graphs.documents(table(facts))) == 1
     claimed_twice = [*facts, ("k", fact("室间隔缺损", "别名", "先心病"))]
-    assert len(graph.documents(table(claimed_twice))) == 3
+    assert len(graphs.documents(table(claimed_twice))) == 3
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_an_abbreviation_that_one_head_alone_claims_shares_its_document() -> Non
 )
 def test_parts_and_kinds_of_a_disease_stay_apart(head: str, alias: str) -> None:
     facts = [("k", fact(head, "别名", alias)), ("k", fact(alias, "科室", "内科"))]
-    assert len(graph.documents(table(facts))) == 2
+    assert len(graphs.documents(table(facts))) == 2
 
 
 def test_the_name_that_goes_stays_as_an_alias() -> None:
@@ -146,7 +147,7 @@ def test_relations_of_a_foreign_graph_have_generic_wordings() -> None:
         ("mine", Fact("当归", "归经", "心经。", "中药", "经络")),
         ("mine", Fact("当归", "炮制", "洗净，切片，晒干。", "中药", "text")),
     ]
-    rows = {row["relation"]: row for row in graph.questions(table(facts)).to_pylist()}
+    rows = {row["relation"]: row for row in graphs.questions(table(facts)).to_pylist()}
     assert "当归" in rows["归经"]["question"] and "归经" in rows["归经"]["question"]
     assert rows["归经"]["answer"].endswith("肝经、心经。")
     assert rows["炮制"]["answer"] == "洗净，切片，晒干。"
@@ -165,15 +166,15 @@ def test_every_relation_has_wordings_of_its_kind() -> None:
 
 def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = table(WHOOPING)
-    whole = graph.documents(facts), graph.questions(facts)
+    whole = graphs.documents(facts), graphs.questions(facts)
     monkeypatch.setattr(merge, "SLICE", 1)
-    assert graph.documents(facts).equals(whole[0])
-    assert graph.questions(facts).equals(whole[1])
+    assert graphs.documents(facts).equals(whole[0])
+    assert graphs.questions(facts).equals(whole[1])
 
 
 def test_nothing_gives_nothing() -> None:
-    assert graph.documents(table([])).schema == graph.DOCUMENTS
-    assert graph.questions(table([])).schema == graph.QUESTIONS
+    assert graphs.documents(table([])).schema == graph.DOCUMENTS
+    assert graphs.questions(table([])).schema == graph.QUESTIONS
 
 
 # Diseases of three departments, with symptoms of their own.
@@ -191,7 +192,7 @@ DISEASES = [
 
 def test_corrupted_facts_are_false_and_of_one_make() -> None:
     known = {(body.head, body.tail) for _, body in DISEASES}
-    pairs = graph.corrupted(table(DISEASES)).to_pylist()
+    pairs = graphs.corrupted(table(DISEASES)).to_pylist()
     assert {row["relation"] for row in pairs} == {"科室", "症状"}
     for row in pairs:
         assert row["id"] == f"k/graph#{row['title']}#{row['relation']}#corrupted"
@@ -208,7 +209,7 @@ def test_corrupted_facts_are_false_and_of_one_make() -> None:
 
 
 def test_tails_are_false_as_often_as_true() -> None:
-    pairs = graph.corrupted(table(DISEASES)).to_pylist()
+    pairs = graphs.corrupted(table(DISEASES)).to_pylist()
     for tail in FIELDS:
         true, false = (sum(tail in row[reply] for row in pairs) for reply in ("chosen", "rejected"))
         assert abs(true - false) <= 2
@@ -217,7 +218,7 @@ def test_tails_are_false_as_often_as_true() -> None:
 def test_what_any_source_or_kin_knows_is_never_false() -> None:
     everything = [("other", fact("皮病0号", "并发症", f"视力甲{number}")) for number in range(8)]
     everything += [("other", fact("骨病0号", "别名", "皮病0号"))]
-    rows = graph.corrupted(table([*DISEASES, *everything])).to_pylist()
+    rows = graphs.corrupted(table([*DISEASES, *everything])).to_pylist()
     told = [row["rejected"] for row in rows if row["title"] == "皮病0号" and row["relation"] == "症状"]
     assert told
     assert not any(word in reply for reply in told for word in ("视力甲", "关节甲0", "关节乙0"))
@@ -226,7 +227,7 @@ def test_what_any_source_or_kin_knows_is_never_false() -> None:
 def test_pairs_hang_on_the_facts_alone() -> None:
     facts = table(DISEASES)
     backwards = facts.take(pa.array(range(len(facts) - 1, -1, -1)))
-    assert graph.corrupted(facts).equals(graph.corrupted(backwards))
+    assert graphs.corrupted(facts).equals(graphs.corrupted(backwards))
 
 
 def test_forbidden_food_is_the_wrong_answer_to_what_is_good() -> None:
@@ -235,9 +236,9 @@ def test_forbidden_food_is_the_wrong_answer_to_what_is_good() -> None:
         ("k", fact("痛风", "忌吃", "啤酒")),
         ("k", fact("痛风", "忌吃", "黄瓜")),
     ]
-    pairs = {row["relation"]: row for row in graph.corrupted(table(facts)).to_pylist()}
+    pairs = {row["relation"]: row for row in graphs.corrupted(table(facts)).to_pylist()}
     assert not pairs  # 黄瓜 is said to be both
-    pairs = {row["relation"]: row for row in graph.corrupted(table(facts[:2])).to_pylist()}
+    pairs = {row["relation"]: row for row in graphs.corrupted(table(facts[:2])).to_pylist()}
     assert "黄瓜" in pairs["宜吃"]["chosen"] and "啤酒" in pairs["宜吃"]["rejected"]
     assert "啤酒" in pairs["忌吃"]["chosen"] and "黄瓜" in pairs["忌吃"]["rejected"]
 
@@ -249,7 +250,7 @@ def test_relations_where_absence_proves_nothing_are_not_corrupted() -> None:
 
 
 def forms(facts: Iterable[tuple[str, Fact]]) -> dict[str, list[dict[str, str]]]:
-    rows = graph.questions(table(facts)).to_pylist()
+    rows = graphs.questions(table(facts)).to_pylist()
     return {form: [row for row in rows if row["form"] == form] for form in paths.FORMS}
 
 
@@ -297,11 +298,11 @@ GRAPHS = st.lists(
 def test_texts_hang_on_the_facts_and_not_on_their_order(bodies: list[Fact], chance: Random) -> None:
     facts = table(("k", body) for body in bodies)
     other = facts.take(pa.array(chance.sample(range(len(facts)), len(facts)), pa.int64()))
-    for make in (graph.documents, graph.questions, graph.corrupted):
+    for make in (graphs.documents, graphs.questions, graphs.corrupted):
         made = make(facts)
         assert made.equals(make(other))
         assert pc.count_distinct(made["id"]).as_py() == len(made)
-    pairs = graph.corrupted(facts).to_pylist()
+    pairs = graphs.corrupted(facts).to_pylist()
     assert all(row["chosen"] != row["rejected"] for row in pairs)
 
 
@@ -321,7 +322,7 @@ def test_corrupted_facts_of_a_real_graph_are_false_in_it(raw: Path) -> None:
     known: dict[tuple[str, str], set[str]] = defaultdict(set)
     for _, body in facts:
         known[body.head, body.relation].add(body.tail)
-    pairs = graph.corrupted(table(facts)).to_pylist()
+    pairs = graphs.corrupted(table(facts)).to_pylist()
     assert len(pairs) > 0.5 * len({body.head for _, body in facts})
     for row in pairs[:: len(pairs) // 500]:
         true = known[row["title"], row["relation"]]
@@ -334,10 +335,10 @@ def test_corrupted_facts_of_a_real_graph_are_false_in_it(raw: Path) -> None:
 
 def test_openings_of_a_real_graph_vary(raw: Path) -> None:
     facts = real_facts(raw)
-    documents = graph.documents(table(facts))
+    documents = graphs.documents(table(facts))
     assert pc.count_distinct(documents["id"]).as_py() == len(documents)
     openings = Counter(row["text"].replace(row["title"], "@")[:5] for row in documents.to_pylist())
     assert openings.most_common(1)[0][1] <= 0.10 * len(documents)
-    direct = [row for row in graph.questions(table(facts)).to_pylist() if row["form"] == "direct"]
+    direct = [row for row in graphs.questions(table(facts)).to_pylist() if row["form"] == "direct"]
     asked = {row["question"].replace(row["title"], "@") for row in direct}
     assert len(asked) >= 3 * len({body.relation for _, body in facts})

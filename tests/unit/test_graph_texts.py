@@ -6,11 +6,12 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pytest
 
-from chimed import graph, phrases
+from chimed import phrases
 from chimed.graph import paths
 from chimed.keys import key_table
 from chimed.records import Fact, Record, to_table
 from chimed.sources.relations import VARIANT, fact
+from tests.unit import graphs
 
 
 def table(facts: Iterable[Fact]) -> pa.Table:
@@ -19,11 +20,11 @@ def table(facts: Iterable[Fact]) -> pa.Table:
 
 
 def texts(facts: Iterable[Fact]) -> dict[str, str]:
-    return {row["title"]: row["text"] for row in graph.documents(table(facts)).to_pylist()}
+    return {row["title"]: row["text"] for row in graphs.documents(table(facts)).to_pylist()}
 
 
 def told(relation: str, tail: str) -> str:
-    (answer,) = graph.questions(table([fact("湿疹", relation, tail)]))["answer"].to_pylist()
+    (answer,) = graphs.questions(table([fact("湿疹", relation, tail)]))["answer"].to_pylist()
     return str(answer)
 
 
@@ -38,7 +39,7 @@ def test_a_list_of_lists_is_no_answer_to_choose() -> None:
     fields = {"皮肤科": "皮疹", "眼科": "视力"}
     facts = [fact(f"{field[0]}病{n}号", "科室", field) for field in fields for n in range(6)]
     facts += [fact(f"{field[0]}病{n}号", "症状", f"{word}、{n}") for field, word in fields.items() for n in range(6)]
-    assert "症状" not in graph.corrupted(table(facts))["relation"].to_pylist()
+    assert "症状" not in graphs.corrupted(table(facts))["relation"].to_pylist()
 
 
 def test_an_overview_leads_a_document_and_stands_plain_further_down() -> None:
@@ -54,7 +55,7 @@ def test_what_a_document_lists_under_one_name_is_not_listed_again() -> None:
     facts += [fact("湿疹", "检查", tail) for tail in ("颅脑CT检查", "颅脑CT", "血清砷（As）", "血清砷")]
     text = texts(facts)["湿疹"]
     assert [text.count(name) for name in ("某软膏", "绿豆粥", "颅脑CT", "血清砷")] == [1, 1, 1, 1]
-    answers = "".join(graph.questions(table(facts))["answer"].to_pylist())
+    answers = "".join(graphs.questions(table(facts))["answer"].to_pylist())
     assert answers.count("某软膏") == 2 and answers.count("绿豆粥") == 2
 
 
@@ -63,7 +64,7 @@ def test_heads_that_only_a_number_of_upstream_tells_apart_are_told_of_and_not_as
     facts = [fact(head, "组成", f"药{number}", VARIANT) for number, head in enumerate(heads)]
     facts += [fact(f"单方{number}", "组成", f"药{number % 3}", "方剂") for number in range(6)]
     assert set(heads) <= texts(facts).keys()
-    for made in (graph.questions(table(facts)), graph.corrupted(table(facts))):
+    for made in (graphs.questions(table(facts)), graphs.corrupted(table(facts))):
         assert not any("（方" in str(row) for row in made.to_pylist())
     assert VARIANT in phrases.UNASKED
 
@@ -101,7 +102,7 @@ def test_no_tail_of_a_pair_can_be_told_from_the_words_of_its_head() -> None:
         for part in ("裂", "折")
         for relation, tail in (("别名", f"{kind}骨伤"), ("别名", f"{part}损{number}"), ("组成", f"{kind}骨{part}粉"))
     ]
-    pairs = graph.corrupted(table(facts)).to_pylist()
+    pairs = graphs.corrupted(table(facts)).to_pylist()
     assert {row["relation"] for row in pairs} == {"别名"}
     assert not any("骨伤" in row[reply] for row in pairs for reply in ("chosen", "rejected"))
 

@@ -5,11 +5,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from chimed import graph, phrases
+from chimed import phrases
 from chimed.cuts import cut
 from chimed.records import SHAPES, Body, Dialogue, Exam, Passage, Preference, Record, Turn, shape_of, to_table
 from chimed.sources.relations import fact
 from chimed.stages import COLUMNS, STAGES, Stage, render, serves
+from tests.unit import graphs
 
 ITEM = Exam(
     "休克最常见的原因是", ("出血", "感染。", "缺氧"), "B", "本题考查休克。感染最常见（B对）。", "急诊科", "临床医学"
@@ -118,7 +119,7 @@ def test_graph_rows() -> None:
     facts = table(fact("百日咳", "症状", "咳嗽"), fact("百日咳", "科室", "儿科")).append_column(
         "source", [["made"] * 2]
     )
-    documents, questions = graph.documents(facts), graph.questions(facts)
+    documents, questions = graphs.documents(facts), graphs.questions(facts)
     text = documents["text"].to_pylist()
     assert render("cpt", "fact", documents)["text"].to_pylist() == text
     assert render("rag", "fact", documents).select(["title", "text"]).to_pylist() == [
