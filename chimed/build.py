@@ -36,6 +36,7 @@ from chimed.sources import SAMPLE
 from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, looked_up, slices
 
 SMALL = 8 << 20  # bytes of raw files below which worker processes cost more than they bring
+SMALL_FILE = 1 << 20  # bytes of a file below which it shares a part with its neighbours, SMALL bytes together
 FEW = 20  # rejects that never stop a build, whatever their share
 
 
@@ -165,15 +166,18 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
             f"{raw}: no files of {names}; chimed sources --json says where to get them and what they are called"
         )
     advance = progress.step("hash raw files", sum(file.size for _, file in found))
+    own_rows: dict[int, Any] = {}
     known: dict[Path, Fingerprint] = {}  # by file on disk: the members of an archive share one
     for item, file in found:
         needed = [file, *looked_up([file])]
         known |= {one.path: fingerprint(one) for one in needed if one.path not in known}
-        entry = request.loaded.recipe.sources[item.rank]
-        own_rows = entry.model_dump(mode="json", exclude={"share", "cap", "stages", "skip", "max_rejects", "license"})
+        if item.rank not in own_rows:
+            entry = request.loaded.recipe.sources[item.rank]
+            others = {"share", "cap", "stages", "skip", "max_rejects", "license"}
+            own_rows[item.rank] = entry.model_dump(mode="json", exclude=others)
         split = item.splits.get(file.split, file.split)
         content = [(one.name, known[one.path].sha256) for one in needed]
-        digest = _digest(code, own_rows, item.code, file.split, split, request.loaded.recipe.script, content)
+        digest = _digest(code, own_rows[item.rank], item.code, file.split, split, request.loaded.recipe.script, content)
         planned.append(Planned(item, file, split, tuple((one, known[one.path]) for one in needed), digest))
         advance(file.size)
     return planned
@@ -219,27 +223,21 @@ def _prepare_all(
     index: Path | None = None
     for split in ("test", "validation", "train"):
         tasks, places = [], []
-        for place, entry in enumerate(planned):
-            if entry.split == split:
-                for piece in slices(entry.ingredient.source, entry.file):
-                    folder = work / "parts" / _digest(entry.digest, piece.start, piece.stop, index and index.name)
-                    whose = (request.recipe, request.loaded.digest, entry.ingredient.rank)
-                    tasks.append(Part(*whose, piece, entry.prints, entry.split, folder, index))
-                    places.append(place)
+        for place, entries, pieces in _pieces(planned, split):
+            made_of = [(e.digest, piece.start, piece.stop) for e, piece in zip(entries, pieces, strict=True)]
+            folder = work / "parts" / _digest(*made_of, index and index.name)
+            whose = (request.recipe, request.loaded.digest, entries[0].ingredient.rank)
+            prints = tuple(dict.fromkeys(one for entry in entries for one in entry.prints))
+            tasks.append(Part(*whose, pieces, prints, split, folder, index))
+            places.append(place)
         results: dict[int, dict[str, Any]] = {}
         for number, result in pool.map(prepare, tasks):
             results[number] = result
-            advance(_span(tasks[number].slice))
+            advance(sum(map(_span, tasks[number].slices)))
         for number, task in enumerate(tasks):
-            entry = planned[places[number]]
-            part = Prepared(
-                task.folder,
-                entry.ingredient.source.name,
-                entry.file.name,
-                task.rank,
-                task.split,
-                results[number]["kept"],
-            )
+            source, result = planned[places[number]].ingredient.source.name, results[number]
+            files = tuple(result["files"].items())
+            part = Prepared(task.folder, source, files, task.rank, task.split, result["kept"])
             done.setdefault(places[number], []).append((part, results[number]))
         if split != "train":
             index = _index([done[p] for p in sorted(set(places))], texts, ids, work)
@@ -249,6 +247,40 @@ def _prepare_all(
         _add(outcome.reasons, result["reasons"])
         _add(outcome.masked, result["masked"])
     return parts, pa.array(ids, pa.string())
+
+
+_Pieces = tuple[int, tuple[Planned, ...], tuple[Slice, ...]]
+
+
+def _pieces(planned: Sequence[Planned], split: Split) -> Iterator[_Pieces]:
+    """What the parts of a split read: the place of the first file, and of each piece the file that it is of.
+
+    A part is a piece of one file, or neighbouring small files of one source. Files of evaluation sets stay apart: two
+    of them may be two forms of one set.
+    """
+    few: list[tuple[int, Planned, Slice]] = []
+    size = 0
+    for place, entry in enumerate(planned):
+        if entry.split != split:
+            continue
+        small = split == "train" and entry.file.size <= SMALL_FILE
+        fits = small and size + entry.file.size <= SMALL and few[:1] and few[0][1].ingredient is entry.ingredient
+        if few and not fits:
+            yield _together(few)
+            few, size = [], 0
+        pieces = slices(entry.ingredient.source, entry.file)
+        if small:
+            few.append((place, entry, pieces[0]))
+            size += entry.file.size
+        else:
+            yield from ((place, (entry,), (piece,)) for piece in pieces)
+    if few:
+        yield _together(few)
+
+
+def _together(few: Sequence[tuple[int, Planned, Slice]]) -> _Pieces:
+    places, entries, pieces = zip(*few, strict=True)
+    return places[0], entries, pieces
 
 
 def _span(piece: Slice) -> int:

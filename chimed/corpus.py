@@ -26,11 +26,14 @@ HELD_OUT: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A finished part: where it lies, what it came from, how many records of each shape it holds."""
+    """A finished part: where it lies, what it came from, how many records of each shape it holds.
+
+    files: name and number of units of each file, in the order of the units. Several files are rows of training.
+    """
 
     folder: Path
     source: str
-    file: str
+    files: tuple[tuple[str, int], ...]
     rank: int
     split: Split
     kept: dict[str, int]
@@ -174,8 +177,9 @@ def _evaluation_repeats(
     by: Ints,
 ) -> None:
     """Mark rows of an evaluation set that stand in another file already: two circulating forms of one set."""
-    files = {name: number for number, name in enumerate(sorted({(p.source, p.file) for p in shape.parts}))}
-    file = shape.per_part([files[part.source, part.file] for part in shape.parts])
+    names = [(part.source, part.files[0][0]) for part in shape.parts]
+    files = {name: number for number, name in enumerate(sorted(set(names)))}
+    file = shape.per_part([files[name] for name in names])
     rows = np.flatnonzero((held_out > 0) & (leak < 0))
     repeats = exact(equal[rows], held_out[rows].astype(np.uint64), order[rows])
     found = np.flatnonzero(repeats >= 0)

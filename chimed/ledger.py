@@ -21,6 +21,7 @@ from chimed.records import SHAPES
 
 VERDICTS = ("kept", "rejected", "repeated", "leaked")
 LEDGER = pa.schema([(name, pa.string()) for name in ("id", "source", "file", "verdict", "reason", "by", "detail")])
+MOST = 1000  # files of a source that manifests count one by one
 Counts = dict[str, dict[str, dict[str, int]]]
 
 
@@ -38,23 +39,27 @@ def write(
         for number, part in enumerate(parts):
             units = pa.ipc.open_file(pa.memory_map(str(part.folder / "units.arrow"))).read_all().combine_chunks()
             verdict, by, detail = _verdicts(units, number, decisions, named, items)
-            found = np.bincount(verdict, minlength=len(VERDICTS))
-            own = counts.setdefault(part.source, {}).setdefault(part.file, {"read": 0, **dict.fromkeys(VERDICTS, 0)})
-            own["read"] += len(units)
-            for name, count in zip(VERDICTS, found, strict=True):
-                own[name] += int(count)
-            writer.write_table(_rows(part, units, verdict, by, detail))
+            of_file = np.repeat(np.arange(len(part.files)), [count for _, count in part.files])
+            found = np.bincount(of_file * len(VERDICTS) + verdict, minlength=len(part.files) * len(VERDICTS))
+            for (file, read), one in zip(part.files, found.reshape(-1, len(VERDICTS)).tolist(), strict=True):
+                own = counts.setdefault(part.source, {}).setdefault(file, {"read": 0, **dict.fromkeys(VERDICTS, 0)})
+                own["read"] += read
+                for name, count in zip(VERDICTS, one, strict=True):
+                    own[name] += count
+            source = pa.repeat(part.source, len(units))
+            files = pa.array([name for name, _ in part.files], pa.string()).take(pa.array(of_file))
+            verdicts = pa.array(VERDICTS).take(pa.array(verdict))
+            columns = [units["id"], source, files, verdicts, units["reason"], by, detail]
+            writer.write_table(pa.Table.from_arrays(columns, schema=LEDGER))
     partial.rename(path)
-    return counts
+    return {source: _summed(files) for source, files in counts.items()}
 
 
-def _rows(part: Prepared, units: pa.Table, verdict: npt.NDArray[np.int8], by: pa.Array, detail: pa.Array) -> pa.Table:
-    def constant(value: str) -> pa.Array:
-        return pa.array([value]).take(pa.array(np.zeros(len(units), np.int8)))
-
-    verdicts = pa.array(VERDICTS).take(pa.array(verdict))
-    columns = [units["id"], constant(part.source), constant(part.file), verdicts, units["reason"], by, detail]
-    return pa.Table.from_arrays(columns, schema=LEDGER)
+def _summed(files: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """The counts of a source by file, or where they are very many, of all of them together."""
+    if len(files) <= MOST:
+        return files
+    return {f"{len(files)} files": {name: sum(own[name] for own in files.values()) for name in ("read", *VERDICTS)}}
 
 
 def _names(shape: Shape, decision: Decision) -> tuple[npt.NDArray[np.int64], pa.Array]:

@@ -8,7 +8,7 @@ A part is worked on alone, in any process, and leaves a folder that is complete 
     <shape>.keys.arrow   their keys, row for row (see KEYS)
     held.arrow           questions of evaluation items without a key, folded: rejected, but they must not train
     rejects.arrow        the first rejects of each reason as text to look at, cleaned and masked
-    done.json            counts, first rejects, seconds a step
+    done.json            counts, units a file, first rejects, seconds a step
 """
 
 import gc
@@ -57,14 +57,15 @@ NAMED = pa.schema([("id", pa.string()), ("text", pa.string())])
 class Part:
     """A task for `prepare`. It names the source by its rank in the recipe, since parsers do not travel.
 
-    prints: what its file, and those that its rows are joined with, were when the build was planned.
+    slices: a piece of a large file, or small files as they are.
+    prints: what its files, and those that their rows are joined with, were when the build was planned.
     index: the evaluation texts that this part's rows are checked against, or None.
     """
 
     recipe: Path | None
     digest: str  # of the recipe
     rank: int
-    slice: Slice
+    slices: tuple[Slice, ...]
     prints: tuple[tuple[RawFile, Fingerprint], ...]
     split: Split
     folder: Path
@@ -159,18 +160,22 @@ class _Work:
         self.clock = now
 
     def run(self) -> None:
-        for number, row in rows(self.source, self.part.slice):
-            self.counts["rows"] += 1
-            self.take(f"{self.part.slice.file.name}#{number}", row)
-            if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
-                self.flush()
+        units: dict[str, int] = {}
+        for piece in self.part.slices:
+            before = self.counts["units"] + len(self.ids)
+            for number, row in rows(self.source, piece):
+                self.counts["rows"] += 1
+                self.take(f"{piece.file.name}#{number}", row)
+                if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
+                    self.flush()
+            units[piece.file.name] = self.counts["units"] + len(self.ids) - before
         self.flush()
         self.write_texts("held", self.held, lambda texts: text.fold(text.clean(texts)))
         shown = [named for reason in sorted(self.shown) for named in self.shown[reason]]
         self.write_texts("rejects", shown, lambda texts: text.mask(text.clean(texts, script=self.script))[0])
         for file in self.files.values():
             file.close()
-        done: dict[str, Any] = {**self.counts, "held": len(self.held)}
+        done: dict[str, Any] = {**self.counts, "files": units, "held": len(self.held)}
         for name in ("kept", "masked", "reasons", "seconds"):
             done[name] = dict(sorted(getattr(self, name).items()))
         (self.folder / "done.json").write_text(json.dumps({**done, "examples": self.examples}, ensure_ascii=False))
