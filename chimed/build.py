@@ -12,9 +12,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import pyarrow as pa
 from chimed import corpus, engine, ledger
 from chimed.corpus import Decision, Prepared, Shape
 from chimed.errors import BuildError, SourceError
-from chimed.keys import evaluation_texts
+from chimed.keys import evaluation_texts, options_of
 from chimed.leakage import Index
 from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
@@ -218,8 +218,7 @@ def _prepare_all(
     work = request.out / ".work"
     advance = progress.step("read, clean, mask, key", sum(entry.file.size for entry in planned))
     done: dict[int, list[tuple[Prepared, dict[str, Any]]]] = {}
-    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]] = []
-    ids: list[str] = []
+    evaluation = _Evaluation()
     index: Path | None = None
     for split in ("test", "validation", "train"):
         tasks, places = [], []
@@ -240,13 +239,15 @@ def _prepare_all(
             part = Prepared(task.folder, source, files, task.rank, task.split, result["kept"])
             done.setdefault(places[number], []).append((part, results[number]))
         if split != "train":
-            index = _index([done[p] for p in sorted(set(places))], texts, ids, work)
+            for part, result in (entry for place in sorted(set(places)) for entry in done[place]):
+                evaluation.add(part, result["held"] > 0)
+            index = evaluation.index(work)
     parts = [part for place in sorted(done) for part in done[place]]
     for _, result in parts:
         _add(outcome.seconds, result["seconds"])
         _add(outcome.reasons, result["reasons"])
         _add(outcome.masked, result["masked"])
-    return parts, pa.array(ids, pa.string())
+    return parts, pa.array(evaluation.ids, pa.string())
 
 
 _Pieces = tuple[int, tuple[Planned, ...], tuple[Slice, ...]]
@@ -292,37 +293,49 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
         total[name] = total.get(name, 0) + value
 
 
-def _index(
-    done: Iterable[list[tuple[Prepared, dict[str, Any]]]],
-    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]],
-    ids: list[str],
-    work: Path,
-) -> Path | None:
-    """Add the evaluation texts of these parts to those before, and write the index of them all."""
-    for part, result in (entry for entries in done for entry in entries):
-        if result["held"]:
-            held = pa.ipc.open_file(pa.memory_map(str(part.folder / "held.arrow"))).read_all().combine_chunks()
-            texts.append((held["text"].combine_chunks(), np.arange(len(held), dtype=np.int32) + np.int32(len(ids))))
-            ids += held["id"].to_pylist()
+@dataclass(slots=True)
+class _Evaluation:
+    """What must not train: folded texts with the numbers of their items; id and options of each item."""
+
+    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]] = field(default_factory=list)
+    options: list[pa.Array] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, part: Prepared, held: bool) -> None:
+        """Add the items of a part; held: whether it has rejected ones too."""
+        if held:
+            table = _mapped(part.folder / "held.arrow")
+            self._add(table, table["text"].combine_chunks(), np.arange(len(table)), table["options"].combine_chunks())
         for shape in (name for name, count in part.kept.items() if count):
-            table = pa.ipc.open_file(pa.memory_map(str(part.folder / f"{shape}.arrow"))).read_all()
-            found, owner = evaluation_texts(shape, table)
-            if len(found):
-                texts.append((found, owner + np.int32(len(ids))))
-                ids += table["id"].to_pylist()
-    if not texts:
-        return None
-    joined = pa.concat_arrays([text for text, _ in texts])
-    owners = np.concatenate([owner for _, owner in texts])
-    digest = hashlib.sha256(owners.tobytes() + "\n".join(ids).encode())
-    for buffer in joined.buffers():
-        digest.update(memoryview(buffer) if buffer else b"")
-    path = work / f"index-{digest.hexdigest()[:24]}.npz"
-    if not path.exists():
-        partial = path.with_name(f"partial-{path.name}")
-        Index.build(joined, owners).save(partial)
-        partial.rename(path)
-    return path
+            table = _mapped(part.folder / f"{shape}.arrow")
+            texts, owner = evaluation_texts(shape, table)
+            if len(texts):
+                self._add(table, texts, owner, options_of(shape, table))
+
+    def _add(self, table: pa.Table, texts: pa.Array, owner: np.ndarray[Any, Any], options: pa.Array) -> None:
+        self.texts.append((texts, owner.astype(np.int32) + np.int32(len(self.ids))))
+        self.options.append(options)
+        self.ids += table["id"].to_pylist()
+
+    def index(self, work: Path) -> Path | None:
+        """The file of their index, written where it is new; None without a text."""
+        if not self.texts:
+            return None
+        texts, owned = zip(*self.texts, strict=True)
+        joined, options, owners = pa.concat_arrays(texts), pa.concat_arrays(self.options), np.concatenate(owned)
+        digest = hashlib.sha256(code_digest().encode() + owners.tobytes() + "\n".join(self.ids).encode())
+        for buffer in (*joined.buffers(), *options.buffers()):
+            digest.update(memoryview(buffer) if buffer else b"")
+        path = work / f"index-{digest.hexdigest()[:24]}.npz"
+        if not path.exists():
+            partial = path.with_name(f"partial-{path.name}")
+            Index.build(joined, owners, options).save(partial)
+            partial.rename(path)
+        return path
+
+
+def _mapped(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
 
 
 def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, Any]]], outcome: Outcome) -> None:

@@ -35,14 +35,15 @@ class RowError(ChimedError, ValueError):
     """One row that gives no record. `reason` is a slug such as `no-answer`; it becomes a line of the ledger.
 
     held: the question of an evaluation item that cannot be scored, for want of a key, but must not train either.
+    options: of that item, if it has any.
     """
 
-    def __init__(self, reason: str, detail: str = "", held: str = "") -> None:
-        self.reason, self.detail, self.held = reason, detail, held
+    def __init__(self, reason: str, detail: str = "", held: str = "", options: Sequence[str] = ()) -> None:
+        self.reason, self.detail, self.held, self.options = reason, detail, held, tuple(options)
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
-    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, str]]:
-        return type(self), (self.reason, self.detail, self.held)
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str, str, tuple[str, ...]]]:
+        return type(self), (self.reason, self.detail, self.held, self.options)
 
 
 class BuildError(ChimedError, RuntimeError):

@@ -19,6 +19,11 @@ from chimed.text import fold
 PROSE = 50  # characters from which an attribute of a graph is prose that may repeat elsewhere; a shorter one is a value
 OPENING, LATER, REPLY = 8, 20, 40  # characters from which a turn of an evaluation item identifies it
 PHRASE = 8  # characters below which the stem of an exam is no question by itself
+# A stem that names no subject (下列说法正确的是) asks another thing with other options.
+BARE = (
+    "^(下列|以下|下面)(哪一?[个项种]|各项|有关|的)*(说法|命题|叙述|描述|表述|陈述|判断|选项)中?(不|最)?"
+    "(正确|恰当|准确|错误|合理|成立)的?(有|是|为|是?哪一?[个项])?$"
+)
 
 KEYS = pa.schema(
     [
@@ -126,7 +131,7 @@ def key_table(shape: str, table: pa.Table, trains: bool, index: Index | None, la
         names = [fold(table[name].combine_chunks()) for name in ("head", "tail")]
         equal = pc.binary_join_element_wise(names[0], table["relation"].combine_chunks(), names[1], "|")
     exact = exact_keys(equal)
-    item, share = _leaks(shape, leaves, index)
+    item, share = _leaks(shape, table, leaves, index)
     lap("leakage")
     bands = band_keys(folded) if trains else np.zeros((len(table), BANDS), np.uint64)
     bands[item >= 0] = 0
@@ -138,7 +143,7 @@ def key_table(shape: str, table: pa.Table, trains: bool, index: Index | None, la
 
 
 def _leaks(
-    shape: str, leaves: pa.ListArray, index: Index | None
+    shape: str, table: pa.Table, leaves: pa.ListArray, index: Index | None
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The evaluation item each row overlaps most, -1 for none, and the share of it that stands in the row."""
     item = np.full(len(leaves), -1, np.int32)
@@ -148,12 +153,34 @@ def _leaks(
         row = np.repeat(np.arange(len(leaves)), np.diff(leaves.offsets.to_numpy()))
         # The last one written wins: sorted by share, that is the largest; ties go to the lowest item.
         # A name or a few words that an exam asks about stand everywhere: only another exam item equals such a stem.
-        phrase = hits.exact & (hits.run < PHRASE) if shape != "exam" else np.zeros(len(hits.leak), bool)
+        phrase = hits.exact & (hits.run < PHRASE)
+        if shape == "exam":  # a text a row
+            bare = pc.match_substring_regex(leaves.flatten(), BARE).to_numpy(zero_copy_only=False)
+            stems = np.flatnonzero(hits.exact & bare)
+            options = options_of(shape, table.take(pa.array(stems))).to_pylist()
+            phrase[:] = False
+            phrase[stems] = [
+                not index.asked_alike(leaves.flatten().slice(stem, 1), own.split("\n"))
+                for stem, own in zip(stems.tolist(), options, strict=True)
+            ]
         found = np.flatnonzero(hits.leak & ~phrase)
         found = found[np.lexsort((-hits.item[found], hits.share[found]))]
         item[row[found]] = hits.item[found]
         share[row[found]] = hits.share[found]
     return item, share
+
+
+def options_of(shape: str, table: pa.Table) -> pa.Array:
+    """The folded options of each row, a line each; "" for what has none."""
+    if shape != "exam":
+        return pa.repeat("", len(table))
+    return folded_options(table["options"].combine_chunks())
+
+
+def folded_options(options: pa.ListArray) -> pa.Array:
+    """Lists of options folded, a line each."""
+    starts = pc.subtract(options.offsets, options.offsets[0])
+    return pc.binary_join(pa.ListArray.from_arrays(starts, fold(options.flatten())), "\n")
 
 
 def evaluation_texts(shape: str, table: pa.Table) -> tuple[pa.Array, npt.NDArray[np.int32]]:

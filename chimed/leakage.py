@@ -10,6 +10,7 @@ where a passage happens to contain it. A gram of 8 characters leaves a question 
 of 13, usual for English words, would leave 5, and a single changed character would take them all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -203,10 +204,19 @@ class Index:
     owner: Int32
     keys: UInt64
     key_item: Int32
+    option_ends: Int64
+    option_data: npt.NDArray[np.uint8]
 
     @classmethod
-    def build(cls, texts: Texts, owner: npt.NDArray[np.integer[Any]]) -> "Index":
+    def build(
+        cls,
+        texts: Texts,
+        owner: npt.NDArray[np.integer[Any]],
+        options: Texts | None = None,
+    ) -> "Index":
         """From folded evaluation texts and the number of the item that each belongs to.
+
+        options: of each item, a line each, folded; "" for an item without.
 
         >>> import pyarrow as pa
         >>> index = Index.build(pa.array(["急性肾小球肾炎患者出现水肿的最主要原因是", "正确的是"]), np.array([0, 1]))
@@ -227,7 +237,8 @@ class Index:
         by_key = np.lexsort((items, keys[:, 1], keys[:, 0]))
         by_key = by_key[keys[by_key, 0] > 0]
         own = (hashes, bounds, places, text, table, words, grams, lengths, weights, items)
-        return cls(*own, keys[by_key], items[by_key])
+        ends, letters = (np.zeros(1, np.int64), np.zeros(0, np.uint8)) if options is None else buffers(options)
+        return cls(*own, keys[by_key], items[by_key], ends.astype(np.int64), letters)
 
     def check(self, texts: Texts) -> Hits:
         """How each row overlaps the evaluation texts; see `Hits`."""
@@ -243,6 +254,23 @@ class Index:
         item[rows], share[rows] = self.key_item[places], 1.0
         run[rows] = _characters(offsets, data, rows)
         return Hits(item, share, run, exact, leak)
+
+    def asked_alike(self, text: Texts, options: Sequence[str]) -> bool:
+        """Whether an item with this very question (one text) has an option that is, holds or stands in one of these.
+
+        An item of which no options are known may have any.
+        """
+        items = self.key_item[(self.keys == exact_keys(text)).all(axis=1)]
+        known = [self._options(item) for item in items.tolist()]
+        return any(
+            not own or any(one in other or other in one for one in own for other in options if other) for own in known
+        )
+
+    def _options(self, item: int) -> list[str]:
+        if item + 1 >= len(self.option_ends):
+            return []
+        data = self.option_data[self.option_ends[item] : self.option_ends[item + 1]].tobytes().decode()
+        return [line for line in data.split("\n") if line]
 
     def _equal(self, keys: UInt64) -> tuple[Int64, Int64]:
         """Rows whose 128-bit key is that of an evaluation text, and the first place of it among the sorted keys."""

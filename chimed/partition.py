@@ -6,7 +6,8 @@ A part is worked on alone, in any process, and leaves a folder that is complete 
                          row or a record that was rejected; `row` is its place in the shape's tables, -1 for rejects
     <shape>.arrow        the records that passed, cleaned and masked
     <shape>.keys.arrow   their keys, row for row (see KEYS)
-    held.arrow           questions of evaluation items without a key, folded: rejected, but they must not train
+    held.arrow           questions of evaluation items without a key and their options, folded: rejected, but they
+                         must not train
     rejects.arrow        the first rejects of each reason as text to look at, cleaned and masked
     done.json            counts, units a file, first rejects, seconds a step
 """
@@ -17,7 +18,7 @@ import re
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +32,7 @@ import pyarrow.compute as pc
 
 from chimed import text
 from chimed.errors import RowError, SourceError
-from chimed.keys import KEYS, key_table
+from chimed.keys import KEYS, folded_options, key_table
 from chimed.leakage import Index
 from chimed.quality import verdicts
 from chimed.recipe import Loaded, load_recipe
@@ -51,6 +52,7 @@ UNITS = pa.schema(
 )
 
 NAMED = pa.schema([("id", pa.string()), ("text", pa.string())])
+HELD = NAMED.append(pa.field("options", pa.string()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class _Work:
         self.reasons: Counter[str] = Counter()
         self.unparsed: Counter[str] = Counter()  # rows that gave no record, by reason
         self.examples: list[str] = []
-        self.held: list[tuple[str, str]] = []
+        self.held: list[tuple[str, str, tuple[str, ...]]] = []
         self.shown: dict[str, list[tuple[str, str]]] = defaultdict(list)  # reason -> (id, text)
         self.counts = Counter(rows=0, units=0, chars=0)
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -170,9 +172,15 @@ class _Work:
                     self.flush()
             units[piece.file.name] = self.counts["units"] + len(self.ids) - before
         self.flush()
-        self.write_texts("held", self.held, lambda texts: text.fold(text.clean(texts)))
-        shown = [named for reason in sorted(self.shown) for named in self.shown[reason]]
-        self.write_texts("rejects", shown, lambda texts: text.mask(text.clean(texts, script=self.script))[0])
+        if self.held:
+            ids, asked, options = zip(*self.held, strict=True)
+            questions = text.fold(text.clean(pa.array(asked, pa.string())))
+            given = folded_options(pa.array(options, pa.list_(pa.string())))
+            self.write("held", HELD, pa.Table.from_arrays([pa.array(ids, pa.string()), questions, given], schema=HELD))
+        if shown := [named for reason in sorted(self.shown) for named in self.shown[reason]]:
+            ids, texts = (pa.array(column, pa.string()) for column in zip(*shown, strict=True))
+            masked, _ = text.mask(text.clean(texts, script=self.script))
+            self.write("rejects", NAMED, pa.Table.from_arrays([ids, masked], schema=NAMED))
         for file in self.files.values():
             file.close()
         done: dict[str, Any] = {**self.counts, "files": units, "held": len(self.held)}
@@ -209,7 +217,7 @@ class _Work:
         if row is not None and self.unparsed[error.reason] <= SHOWN:
             self.texts[self.ids[-1]] = _shown(row)
         if error.held and self.part.split != "train":
-            self.held.append((self.ids[-1], error.held))
+            self.held.append((self.ids[-1], error.held, error.options))
 
     def flush(self) -> None:
         self.lap("read")
@@ -289,12 +297,6 @@ class _Work:
         arrays = [pa.array(column, field.type) for column, field in zip(columns, UNITS, strict=True)]
         self.write("units", UNITS, pa.Table.from_arrays(arrays, schema=UNITS))
         self.lap("write")
-
-    def write_texts(self, name: str, texts: list[tuple[str, str]], change: Callable[[pa.Array], pa.Array]) -> None:
-        """Write texts with their ids, when there are any."""
-        if texts:
-            ids, own = (pa.array(column, pa.string()) for column in zip(*texts, strict=True))
-            self.write(name, NAMED, pa.Table.from_arrays([ids, change(own)], schema=NAMED))
 
     def write(self, name: str, schema: pa.Schema, table: pa.Table) -> None:
         if name not in self.files:

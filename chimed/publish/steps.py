@@ -95,8 +95,8 @@ def _leaked(manifest: dict[str, Any]) -> list[str]:
     rule = (
         "**Leakage.** A row is taken out if one of its texts equals an evaluation text, or holds "
         f"{SHARE:.0%} of its distinct grams of {GRAM} characters (where it has {MIN_GRAMS} or more), or {RUN} "
-        f"characters of it in one piece that are {RUN_PART:.0%} of it or more. Upstream test and validation splits "
-        "never train."
+        f"characters of it in one piece that are {RUN_PART:.0%} of it or more. An exam stem that names no subject "
+        "counts only with one of its options. Upstream test and validation splits never train."
     )
     leaks: Counter[tuple[str, str]] = Counter()
     for file, own in manifest["leaks"].items():

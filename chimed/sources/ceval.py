@@ -87,7 +87,7 @@ def item(row: Row, question: str, answer: str, discipline: str) -> Exam:
         raise unknown_columns(row, f"{question}, A, B, C, D, {answer}")
     asked, key = need(row, question), first(row, answer)
     if not key:
-        raise RowError("no-answer", asked[:80], held=asked)
+        raise RowError("no-answer", asked[:80], held=asked, options=[first(row, letter) for letter in "ABCD"])
     options = tuple(need(row, letter) for letter in "ABCD")
     return Exam(asked, options, letters(key, 4), first(row, "explanation"), discipline=discipline)
 

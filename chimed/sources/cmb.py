@@ -29,7 +29,7 @@ def parse(row: Row) -> Iterable[Body]:
     question, options = need(row, "question"), split_options(_options(row["option"]))
     answer = first(row, "answer")
     if not answer:
-        raise RowError("no-answer", question[:80], held=question)
+        raise RowError("no-answer", question[:80], held=question, options=options)
     return (
         Exam(
             question=question,

@@ -72,7 +72,7 @@ def stage(out: Path, texts: dict[str, str], licences: dict[str, dict[str, str]] 
 def described(found: Finished, loaded: Loaded | None = None) -> Finished:
     """The stage with its card, as a build leaves it."""
     ledger = found.folder.parent / "ledger.parquet"
-    told = describe.describe(found, loaded or load_recipe(), ledger, engine.start(1), Silent())
+    told = describe.describe(found, describe.measure(found), loaded or load_recipe(), ledger, engine.start(1), Silent())
     manifest = {**found.manifest, **told, "files": {path.name: "" for path in found.folder.iterdir()}}
     (found.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return Finished(found.stage, found.folder, manifest)

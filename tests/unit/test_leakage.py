@@ -77,6 +77,31 @@ def test_a_phrase_equals_a_stem_only_in_another_exam() -> None:
     assert key_table("exam", exams, True, index, lambda _: None)["leak"].to_pylist() == [0]
 
 
+def test_a_stem_without_a_subject_is_another_question_with_other_options() -> None:
+    """下列说法正确的是 stands over many items: which one is asked, the options tell."""
+    stems = [
+        "下列说法正确的是",
+        "下列说法正确的是",
+        "下列说法不正确的是",
+        "某校六年级三百名学生中恒牙有龋者的人数为一百八十人",
+    ]
+    known = ["恒前牙根尖可偏远中\n乳前牙根尖可偏唇侧", "每种疾病都有病因\n没有病因不会发生疾病", "", "12\n13"]
+    index = Index.build(pa.array(stems), np.arange(4), pa.array(known))
+
+    def leak(question: str, *options: str) -> int:
+        row = {"id": "a/1", "split": "train", "question": question, "options": list(options), "answer": "A"}
+        row |= dict.fromkeys(("explanation", "department", "discipline", "competency", "disease_group"), "")
+        exams = pa.Table.from_pylist([row | {"difficulty": ""}], SCHEMAS["exam"])
+        found: int = key_table("exam", exams, True, index, lambda _: None)["leak"][0].as_py()
+        return found
+
+    assert leak("下列说法，正确的是____", "单质的焓为零", "单质的摩尔生成焓为零", "。") == -1
+    assert leak("下列说法正确的是（）", "单质的焓为零", "没有病因，不会发生疾病。") == 0  # the first that is asked so
+    assert leak("下列说法正确的是", "乳前牙根尖可偏唇侧的", "无") == 0
+    assert leak("下列说法不正确的是", "甲", "乙") == 2  # nobody knows its options
+    assert leak(stems[3], "甲", "乙") == 3  # this stem is the question
+
+
 def test_of_replies_the_reference_alone_identifies_a_conversation() -> None:
     asks, gives, opening = "有接触过确诊病例吗" * 6, "多喝水吃点西瓜" * 7, "咽喉痛这是上火了吗需要吃药吗"
     turns = [("user", f"{opening}？"), ("assistant", asks), ("user", "没有"), ("assistant", gives)]
