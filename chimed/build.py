@@ -200,10 +200,10 @@ def _run(
     digest = _digest([part.folder.name for part in prepared], near)
     decisions, seconds = _decide(shapes, near, work / "corpus" / digest, request.workers, progress)
     outcome.seconds |= seconds
-    outcome.counts = ledger.write(prepared, shapes, decisions, items, request.out / "ledger.parquet")
     folder = work / "corpus" / digest
+    told = pool.submit(ledger.write, ledger.Write(prepared, folder, items, request.out / "ledger.parquet"))
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
-    publish(stages, decisions, outcome, pool, progress)
+    publish(stages, decisions, told, outcome, pool, progress)
     if outcome.empty and not outcome.stages:
         raise BuildError(
             f"{', '.join(outcome.empty)}: no row of the sources in the recipe goes into this stage; "

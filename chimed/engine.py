@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -27,6 +27,10 @@ class Engine(Protocol):
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """(position of the task, its result) as they finish; the first exception of a task is raised."""
+        ...
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Callable[[], Result]:
+        """Begin one task beside what comes next; the result is waited for when it is called for."""
         ...
 
 
@@ -53,11 +57,26 @@ class Inline(AbstractContextManager["Inline"]):
         for position, task in enumerate(tasks):
             yield position, function(task)
 
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Callable[[], Result]:
+        result = function(task)
+        return lambda: result
+
 
 def _calm() -> None:
     # One task is one core: the libraries' own thread pools would make workers fight over them.
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise BuildError(
+            "a worker process died, most likely for want of memory; "
+            "run the same command again with fewer --workers: finished parts are kept"
+        ) from error
 
 
 class Processes(AbstractContextManager["Processes"]):
@@ -73,23 +92,29 @@ class Processes(AbstractContextManager["Processes"]):
         running: dict[Future[Result], int] = {}
         waiting = iter(enumerate(tasks))
         try:
-            while True:
-                for position, task in waiting:
-                    running[self._pool.submit(function, task)] = position
-                    if len(running) >= self._ahead:
-                        break
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise BuildError(
-                "a worker process died, most likely for want of memory; "
-                "run the same command again with fewer --workers: finished parts are kept"
-            ) from error
+            with _deaths_told():
+                while True:
+                    for position, task in waiting:
+                        running[self._pool.submit(function, task)] = position
+                        if len(running) >= self._ahead:
+                            break
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        yield running.pop(future), future.result()
         finally:
             for future in running:
                 future.cancel()
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Callable[[], Result]:
+        with _deaths_told():
+            future = self._pool.submit(function, task)
+
+        def result() -> Result:
+            with _deaths_told():
+                return future.result()
+
+        return result
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -124,27 +149,45 @@ class Cluster(AbstractContextManager["Cluster"]):
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         ray = self._ray
-        remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly)
         ahead = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         waiting = deque(enumerate(tasks))
         running: dict[Any, int] = {}
         try:
-            while waiting or running:
-                while waiting and len(running) < ahead:
-                    position, task = waiting.popleft()
-                    running[remote.remote(function, task)] = position
-                for done in ray.wait(list(running), num_returns=1)[0]:
-                    yield running.pop(done), ray.get(done)
-        except ray.exceptions.RayTaskError as error:
+            with self._losses_told():
+                while waiting or running:
+                    while waiting and len(running) < ahead:
+                        position, task = waiting.popleft()
+                        running[self._begun(function, task)] = position
+                    for done in ray.wait(list(running), num_returns=1)[0]:
+                        yield running.pop(done), ray.get(done)
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Callable[[], Result]:
+        reference = self._begun(function, task)
+
+        def result() -> Result:
+            with self._losses_told():
+                found: Result = self._ray.get(reference)
+                return found
+
+        return result
+
+    def _begun(self, function: Callable[[Task], Result], task: Task) -> Any:
+        return self._ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly).remote(function, task)
+
+    @contextmanager
+    def _losses_told(self) -> Iterator[None]:
+        try:
+            yield
+        except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error  # as the task raised it
-        except ray.exceptions.RayError as error:
+        except self._ray.exceptions.RayError as error:
             raise BuildError(
                 f"the Ray cluster lost a task {self.RETRIES + 1} times ({type(error).__name__}), most likely for want "
                 "of memory; run the same command again: finished parts are kept"
             ) from error
-        finally:
-            for left in running:
-                ray.cancel(left, force=True)
 
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()

@@ -5,7 +5,7 @@ rejected | repeated | leaked), reason, by, detail`; `by` is the id of the kept r
 the evaluation item that a leaked one overlaps; `detail` says what was found, the similarity or the share.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from chimed import corpus
 from chimed.corpus import Decision, Prepared, Shape
 from chimed.errors import SourceError
 from chimed.records import SHAPES
@@ -25,16 +26,23 @@ MOST = 1000  # files of a source that manifests count one by one
 Counts = dict[str, dict[str, dict[str, int]]]
 
 
-def write(
-    parts: Sequence[Prepared], shapes: dict[str, Shape], decisions: dict[str, Decision], items: pa.Array, path: Path
-) -> Counts:
-    """Write the ledger of these parts; the number of units by source, file and verdict.
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A task for `write`. items: the id of each evaluation item, by its number."""
 
-    items: id of each evaluation item, by its number.
-    """
-    named = {shape: _names(shapes[shape], decision) for shape, decision in decisions.items()}
+    parts: tuple[Prepared, ...]
+    decisions: Path  # folder of <shape>.arrow written by corpus.save
+    items: pa.Array
+    path: Path
+
+
+def write(task: Write) -> Counts:
+    """Write the ledger of these parts; the number of units by source, file and verdict."""
+    parts, items = task.parts, task.items
+    decisions = {shape: corpus.read(task.decisions / f"{shape}.arrow") for shape in SHAPES}
+    named = {shape: _names(Shape(shape, parts), decision) for shape, decision in decisions.items()}
     counts: Counts = {}
-    partial = path.with_name(path.name + ".partial")
+    partial = task.path.with_name(task.path.name + ".partial")
     with pq.ParquetWriter(partial, LEDGER, compression="zstd") as writer:
         for number, part in enumerate(parts):
             units = pa.ipc.open_file(pa.memory_map(str(part.folder / "units.arrow"))).read_all().combine_chunks()
@@ -51,7 +59,7 @@ def write(
             verdicts = pa.array(VERDICTS).take(pa.array(verdict))
             columns = [units["id"], source, files, verdicts, units["reason"], by, detail]
             writer.write_table(pa.Table.from_arrays(columns, schema=LEDGER))
-    partial.rename(path)
+    partial.rename(task.path)
     return {source: _summed(files) for source, files in counts.items()}
 
 

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from chimed import shards
 from chimed.corpus import Decision, Prepared
 from chimed.engine import Engine
+from chimed.ledger import Counts
 from chimed.outcome import Outcome, Progress
 from chimed.publish.balance import balance
 from chimed.publish.describe import describe, measure
@@ -69,16 +70,23 @@ class _Written:
 
 
 def publish(
-    stages: Sequence[Stage], decisions: dict[str, Decision], outcome: Outcome, pool: Engine, progress: Progress
+    stages: Sequence[Stage],
+    decisions: dict[str, Decision],
+    ledger: Callable[[], Counts],
+    outcome: Outcome,
+    pool: Engine,
+    progress: Progress,
 ) -> None:
     """Write OUT/<stage> of each stage, manifest last; its manifest, or that no row goes into it, into the outcome.
 
-    The stages are rendered together, so that no worker waits for the last part of each.
+    The stages are rendered together, so that no worker waits for the last part of each; `ledger` gives its counts when
+    it is written.
     """
     finished = {stage.name: manifest for stage in stages if (manifest := _before(stage))}
     todo = [stage for stage in stages if stage.name not in finished]
     runs = _render(todo, decisions, outcome, pool, progress)
     written = _shards(todo, runs, outcome, pool, progress)
+    outcome.counts = ledger()
     founds = []
     for stage in todo:
         own = written[stage.name]

@@ -6,9 +6,8 @@ when the file as a whole cannot be read, as one `SourceError`.
 """
 
 import io
-import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +30,8 @@ from chimed.sources.archives import (
     refusal,
     stamp,
 )
-from chimed.sources.encodings import LIMIT, blocks, decoded, find_out, undecodable, utf8
+from chimed.sources.encodings import decoded, find_out, utf8
+from chimed.sources.lines import json_lines, runs, text_lines, whole
 from chimed.sources.lookups import Table, joined
 from chimed.sources.spec import Source
 from chimed.sources.tables import Numbered, arrow_rows, csv_rows, looks_like_csv, xlsx_rows
@@ -241,15 +241,15 @@ def _read(source: Source, part: Slice) -> Numbered:
 def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes]) -> Numbered:
     first = part.first_row + 1
     if look.form == "json-lines":
-        return _json_lines(chunks, first)
+        return json_lines(chunks, first)
     if look.form == "json":
         return enumerate(json_rows.values(chunks), 1)
     if look.form == "csv":
         return csv_rows(chunks, decoded(look.text[: 1 << 16])[0], part.file.name)
     stem = part.file.inner.stem
     if source.text == "lines":
-        return _text_lines(chunks, first, stem)
-    return _whole(chunks, stem) if source.text == "file" else _runs(chunks, stem, source.opens)
+        return text_lines(chunks, first, stem)
+    return whole(chunks, stem) if source.text == "file" else runs(chunks, stem, source.opens)
 
 
 def _beyond_nuls(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -292,86 +292,3 @@ def _workbook(disk: IO[bytes], file: RawFile) -> Numbered:
         raise refused
     disk.seek(0)
     return xlsx_rows(disk, file.name)
-
-
-def _json_lines(chunks: Iterator[bytes], first: int) -> Numbered:
-    number = first
-    parse = json_rows.parse
-    for block in blocks(chunks):
-        if block is None:
-            yield number, _too_large()
-            number += 1
-            continue
-        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):  # noqa: B020
-            row = parse(line)
-            if type(row) is dict or line.strip():
-                yield number, row
-        number += 1
-
-
-def _too_large() -> RowError:
-    return RowError("row-too-large", f"more than {LIMIT:,} bytes")
-
-
-def _text_lines(chunks: Iterator[bytes], first: int, name: str) -> Numbered:
-    for start, lines in _lines(chunks, first):
-        for number, text in enumerate(lines, start):
-            if isinstance(text, RowError):
-                yield number, text
-            elif text and not text.isspace():
-                yield number, {"text": text, "name": name}
-
-
-def _lines(chunks: Iterator[bytes], first: int) -> Iterator[tuple[int, Sequence[str | RowError]]]:
-    """Runs of lines with the number of the first; what cannot be decoded is a reject in place of its line."""
-    number = first
-    for block in blocks(chunks):
-        lines: Sequence[str | RowError] = [_too_large()]
-        if block is not None:
-            body = block.removesuffix(b"\n")
-            text, sound = decoded(body)
-            if sound:
-                lines = text.replace("\r\n", "\n").removesuffix("\r").split("\n")
-            else:
-                lines = [undecodable(line) or line.removesuffix(b"\r").decode() for line in body.split(b"\n")]
-        yield number, lines
-        number += len(lines)
-
-
-def _runs(chunks: Iterator[bytes], name: str, opens: str = "") -> Numbered:
-    """Runs of lines, numbered from 1: those that no blank line parts, or those that begin at a line `opens` matches."""
-    number = size = 0
-    held: list[str] = []
-    fault: RowError | None = None
-    begins = re.compile(opens).fullmatch if opens else None
-    for line in chain(chain.from_iterable(lines for _, lines in _lines(chunks, 1)), [None]):
-        if isinstance(line, RowError):
-            fault = fault or line
-            continue
-        blank = not line or line.isspace()
-        if (fault or held) and (line is None or (begins(line.strip()) if begins else blank)):
-            number += 1
-            yield number, fault or {"text": "\n".join(held), "name": name}
-            held, size, fault = [], 0, None
-        if line is not None and (not blank or (begins and held)):
-            size += len(line) + 1
-            held.append(line)
-            if size > LIMIT:
-                fault = fault or _too_large()
-                held.clear()
-
-
-def _whole(chunks: Iterator[bytes], name: str) -> Numbered:
-    parts: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > LIMIT:
-            yield 1, _too_large()
-            return
-        parts.append(chunk)
-    body = b"".join(parts)
-    if fault := undecodable(body):
-        yield 1, fault
-    elif body.strip():
-        yield 1, {"text": body.decode().replace("\r\n", "\n"), "name": name}

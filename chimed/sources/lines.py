@@ -1,0 +1,129 @@
+"""Rows from lines: JSON lines, and plain text by lines, paragraphs, blocks or whole files."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from chimed.errors import RowError
+from chimed.sources import json_rows
+from chimed.sources.encodings import LIMIT, blocks, decoded, undecodable
+from chimed.sources.tables import Numbered
+
+
+def json_lines(chunks: Iterator[bytes], first: int) -> Numbered:
+    """The rows of JSON lines, with the number of the line."""
+    number = first
+    parse = json_rows.parse
+    for block in blocks(chunks):
+        if block is None:
+            yield number, _too_large()
+            number += 1
+            continue
+        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):  # noqa: B020
+            row = parse(line)
+            if type(row) is dict or line.strip():
+                yield number, row
+        number += 1
+
+
+def _too_large() -> RowError:
+    return RowError("row-too-large", f"more than {LIMIT:,} bytes")
+
+
+def text_lines(chunks: Iterator[bytes], first: int, name: str) -> Numbered:
+    """A row a line that is not blank, with its number."""
+    for start, lines in _lines(chunks, first):
+        for number, text in enumerate(lines, start):
+            if isinstance(text, RowError):
+                yield number, text
+            elif text and not text.isspace():
+                yield number, {"text": text, "name": name}
+
+
+def _lines(chunks: Iterator[bytes], first: int) -> Iterator[tuple[int, Sequence[str | RowError]]]:
+    """Runs of lines with the number of the first; what cannot be decoded is a reject in place of its line."""
+    number = first
+    for text in _texts(chunks):
+        lines = text.split("\n") if isinstance(text, str) else text
+        yield number, lines
+        number += len(lines)
+
+
+def _texts(chunks: Iterator[bytes]) -> Iterator[str | Sequence[str | RowError]]:
+    """Some lines at a time: as one text without the last line end, or one by one where something cannot be decoded."""
+    for block in blocks(chunks):
+        if block is None:
+            yield [_too_large()]
+            continue
+        body = block.removesuffix(b"\n")
+        text, sound = decoded(body)
+        if sound:
+            yield text.replace("\r\n", "\n").removesuffix("\r")
+        else:
+            yield [undecodable(line) or line.removesuffix(b"\r").decode() for line in body.split(b"\n")]
+
+
+def runs(chunks: Iterator[bytes], name: str, opens: str = "") -> Numbered:
+    """Runs of lines, numbered from 1: those that no blank line parts, or those that begin at a line `opens` matches."""
+    number = size = 0
+    held: list[str] = []
+    fault: RowError | None = None
+    for piece in _begun(chunks, opens) if opens else _parted(chunks):
+        if isinstance(piece, RowError):
+            fault = fault or piece
+        elif piece is None:
+            if fault or held:
+                number += 1
+                yield number, fault or {"text": "\n".join(held), "name": name}
+            held, size, fault = [], 0, None
+        elif held or (piece := _LEADING.sub("", piece)):
+            size += len(piece) + 1
+            held.append(piece)
+            if size > LIMIT:
+                fault = fault or _too_large()
+                held.clear()
+
+
+_LEADING = re.compile(r"\A(?:[^\S\n]*\n)*(?:[^\S\n]+\Z)?")  # blank lines
+_Pieces = Iterator[str | RowError | None]
+
+
+def _parted(chunks: Iterator[bytes]) -> _Pieces:
+    """Lines, None where one is blank and at the end."""
+    for line in chain(chain.from_iterable(lines for _, lines in _lines(chunks, 1)), [None]):
+        yield None if isinstance(line, str) and (not line or line.isspace()) else line
+
+
+def _begun(chunks: Iterator[bytes], opens: str) -> _Pieces:
+    """Texts of whole lines, None before a line that `opens` matches and at the end."""
+    begins = re.compile(rf"^[^\S\n]*(?:{opens})[^\S\n]*$", re.MULTILINE)
+    for text in _texts(chunks):
+        for piece in (text,) if isinstance(text, str) else text:
+            if isinstance(piece, RowError):
+                yield piece
+                continue
+            at = 0
+            for found in begins.finditer(piece):
+                if found.start() > at:
+                    yield piece[at : found.start() - 1]
+                yield None
+                at = found.start()
+            yield piece[at:]
+    yield None
+
+
+def whole(chunks: Iterator[bytes], name: str) -> Numbered:
+    """One row: the text of a file."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > LIMIT:
+            yield 1, _too_large()
+            return
+        parts.append(chunk)
+    body = b"".join(parts)
+    if fault := undecodable(body):
+        yield 1, fault
+    elif body.strip():
+        yield 1, {"text": body.decode().replace("\r\n", "\n"), "name": name}
