@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from qilin.errors import QilinError
 from qilin.evaluate import stats
 from qilin.evaluate.compare import compare
 from qilin.evaluate.report import between, p_value, share
@@ -88,7 +89,10 @@ def table(found: Sequence[Sequence[str]]) -> str:
 def main(name: str) -> None:
     """Write the table of the ablations beside a ladder, and print it."""
     folder = Path(name)
-    found = list(rows(folder))
+    try:
+        found = list(rows(folder))
+    except (OSError, KeyError, QilinError) as fault:
+        sys.exit(f"{folder}: holds no whole ablations ({fault}); run recipes/qwen-0.5b/ablations.sh here first")
     (folder / "ablations.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "ablations.md").write_text(table(found) + "\n", encoding="utf-8")
     print(table(found))

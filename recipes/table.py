@@ -8,11 +8,13 @@ NAME is the folder that recipes/qwen-0.5b/run.sh left.
 import argparse
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from qilin.errors import QilinError
 from qilin.evaluate.compare import compare
 from qilin.evaluate.report import EXAM, OPEN, between, figure, p_value, share
 
@@ -68,51 +70,46 @@ def tables(found: Figures) -> str:
 
 def _exams(rungs: Mapping[str, Figures]) -> str:
     head = (
-        "",
         f"CMExam test, {rungs['base'][f'{EXAMS}/closed']['accuracy']['n']:,} items: % right (95 %)",
         "F1 %",
         "against the line before: points (95 %), McNemar p",
         "the paper, 7B, % (published, not measured)",
     )
-    rows = [
-        (
-            RUNGS[rung],
+    return _table(
+        head,
+        rungs,
+        lambda rung, own: (
             share(own[f"{EXAMS}/closed"]["accuracy"]),
             f"{100 * own['f1']:.1f}",
             _change(own[f"{EXAMS}/closed"].get("against")),
             f"{PAPER[rung][1]}" if rung in PAPER else "–",
-        )
-        for rung, own in rungs.items()
-    ]
-    return _markdown(head, rows)
+        ),
+    )
 
 
 def _passages(rungs: Mapping[str, Figures]) -> str:
     head = (
-        "",
         f"CMExam validation, {rungs['base'][f'{ITEMS}/closed']['accuracy']['n']:,} items: closed book %",
         "with retrieved passages %",
         "against closed book",
         "with the item's own explanation %",
         "against closed book",
     )
-    rows = [
-        (
-            RUNGS[rung],
+    return _table(
+        head,
+        rungs,
+        lambda _, own: (
             share(own[f"{ITEMS}/closed"]["accuracy"]),
             share(own[f"{ITEMS}/rag"]["accuracy"]),
             _change(own["passages"]["rag against closed"]),
             share(own[f"{ITEMS}/oracle"]["accuracy"]),
             _change(own["passages"]["oracle against closed"]),
-        )
-        for rung, own in rungs.items()
-    ]
-    return _markdown(head, rows)
+        ),
+    )
 
 
 def _rest(rungs: Mapping[str, Figures]) -> str:
     head = (
-        "",
         f"Huatuo-26M, {rungs['base'][f'{ANSWERS}/closed']['scores']['n']} questions: BLEU-1",
         "ROUGE-1",
         "length of replies to references",
@@ -121,18 +118,24 @@ def _rest(rungs: Mapping[str, Figures]) -> str:
         f"CMMLU, no medicine, {rungs['base'][f'{GENERAL}/closed']['accuracy']['n']} items: % right (95 %)",
         "against the line before",
     )
-    rows = [
-        (
-            RUNGS[rung],
+    return _table(
+        head,
+        rungs,
+        lambda _, own: (
             *(figure(own[f"{ANSWERS}/closed"]["scores"], metric) for metric in ("bleu-1", "rouge-1")),
             f"{own[f'{ANSWERS}/closed']['scores']['length_ratio']:.2f}",
             *(between(own[f"{name}/text"]["bits_per_byte"]) for name in ("medical", "general")),
             share(own[f"{GENERAL}/closed"]["accuracy"]),
             _change(own[f"{GENERAL}/closed"].get("against")),
-        )
-        for rung, own in rungs.items()
-    ]
-    return _markdown(head, rows)
+        ),
+    )
+
+
+def _table(head: Sequence[str], rungs: Mapping[str, Figures], cells: Callable[[str, Figures], Sequence[str]]) -> str:
+    """A line of Markdown for each rung."""
+    rows = [(RUNGS[rung], *cells(rung, own)) for rung, own in rungs.items()]
+    lines = [("", *head), ("---", *["---:"] * len(head)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _change(pair: Figures | None) -> str:
@@ -141,11 +144,6 @@ def _change(pair: Figures | None) -> str:
         return ""
     value, low, high = (100 * pair["difference"][key] for key in ("value", "low", "high"))
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), {p_value(pair['p'])}"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _device(told: str) -> str:
@@ -168,7 +166,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", default="small")
     asked = parser.parse_args()
-    found = collect(asked.folder, asked.size)
+    try:
+        found = collect(asked.folder, asked.size)
+    except (OSError, KeyError, QilinError) as fault:
+        sys.exit(f"{asked.folder}: holds no whole ladder ({fault}); run recipes/qwen-0.5b/run.sh here first")
     (asked.folder / "ladder.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     text = tables(found)
     (asked.folder / "ladder.md").write_text(text + "\n", encoding="utf-8")

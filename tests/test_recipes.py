@@ -88,3 +88,14 @@ def test_accelerate_configuration(path: Path) -> None:
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert ClusterConfig.from_yaml_file(str(path)).num_processes == said["num_processes"]
     assert said["num_processes"] == (8 if path.stem.endswith("-8") else 1)
+
+
+@pytest.mark.parametrize(("script", "first"), [("table.py", "run.sh"), ("ablations.py", "ablations.sh")])
+def test_a_table_of_what_was_not_run_is_one_sentence(script: str, first: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, RECIPES / script, "model"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (
+        done.stderr.startswith("model: holds no whole") and f"run recipes/qwen-0.5b/{first} here first" in done.stderr
+    )
