@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from chimed import corpus, engine, ledger
+from chimed import corpus, earlier, engine, ledger
 from chimed.corpus import Decision, Prepared, Shape
+from chimed.earlier import Earlier
 from chimed.errors import BuildError, SourceError
 from chimed.keys import evaluation_texts, options_of
 from chimed.leakage import Index
@@ -42,7 +43,8 @@ FEW = 20  # rejects that never stop a build, whatever their share
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for. raw=None builds from the embedded sample; cluster: a Ray cluster's address."""
+    """What the command line asks for. raw=None builds from the embedded sample; cluster: a Ray cluster's address;
+    against: folders of earlier builds, of which no row comes again."""
 
     loaded: Loaded
     recipe: Path | None
@@ -51,6 +53,7 @@ class Request:
     stages: tuple[str, ...]
     workers: int
     cluster: str | None = None
+    against: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,27 @@ def build(request: Request, progress: Progress) -> Outcome:
     began = time.perf_counter()
     outcome = Outcome()
     _claim(request.out)
+    known = _earlier(request)
     try:
         with _locked(request.out / ".work"):
             planned = plan(request, outcome, progress)
             outcome.bytes = sum({(item.ingredient.rank, item.file.name): item.file.size for item in planned}.values())
             workers = request.workers if outcome.bytes > SMALL else 1
             with engine.start(workers, request.cluster) as pool:
-                _run(request, planned, pool, outcome, progress)
+                _run(request, planned, known, pool, outcome, progress)
     except OSError as error:
         raise BuildError(_disk(error, request.out)) from error
     outcome.wall = time.perf_counter() - began
     return outcome
+
+
+def _earlier(request: Request) -> Earlier:
+    """The builds to compare with."""
+    if request.against and request.loaded.recipe.repeats == "keep":
+        raise BuildError("--against leaves out what comes again, and the recipe says `repeats: keep`; take one of them")
+    if any(folder.resolve() == request.out.resolve() for folder in request.against):
+        raise BuildError(f"{request.out}: is --out and --against at once; give the new build a folder of its own")
+    return earlier.load(request.against)
 
 
 def _disk(error: OSError, out: Path) -> str:
@@ -186,6 +199,7 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
 def _run(
     request: Request,
     planned: Sequence[Planned],
+    known: Earlier,
     pool: engine.Engine,
     outcome: Outcome,
     progress: Progress,
@@ -193,22 +207,32 @@ def _run(
     work = request.out / ".work"
     parts, items = _prepare_all(request, planned, pool, outcome, progress)
     _too_many_rejects(request.loaded, parts, outcome)
-    shapes = {name: Shape(name, [p for p, _ in parts]) for name in SHAPES}
     prepared = tuple(part for part, _ in parts)
+    shapes = {name: Shape(name, (*prepared, *known.parts), known.gone(name)) for name in SHAPES}
     recipe = request.loaded.recipe
     near = recipe.near if recipe.repeats == "drop" else None
-    digest = _digest([part.folder.name for part in prepared], near)
+    folders = [part.folder.name for part in (*prepared, *known.parts)]
+    digest = _digest(folders, near, *sorted({path.name for path in known.decisions}))
     decisions, seconds = _decide(shapes, near, work / "corpus" / digest, request.workers, progress)
     outcome.seconds |= seconds
     folder = work / "corpus" / digest
-    told = pool.submit(ledger.write, ledger.Write(prepared, folder, items, request.out / "ledger.parquet"))
+    outcome.again = {name: _again(shapes[name], decisions[name], len(prepared)) for name in shapes if request.against}
+    write = ledger.Write(prepared, known.parts, folder, items, request.out / "ledger.parquet")
+    told = pool.submit(ledger.write, write)
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
     publish(stages, decisions, told, outcome, pool, progress)
+    earlier.save(work, digest, prepared)
     if outcome.empty and not outcome.stages:
         raise BuildError(
             f"{', '.join(outcome.empty)}: no row of the sources in the recipe goes into this stage; "
             "chimed sources shows which stages each source serves"
         )
+
+
+def _again(shape: Shape, decision: Decision, own: int) -> int:
+    """How many rows of the first `own` parts repeat one of the others."""
+    first = shape.starts[own]
+    return int((decision.by[:first] >= first).sum())
 
 
 def _prepare_all(

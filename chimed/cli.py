@@ -61,6 +61,10 @@ def build(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the cores of a Ray cluster: its address, or auto."),
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Leave out what a build in DIR has already; may be given more than once."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build stage datasets from raw files, or from the embedded sample corpus."""
@@ -73,8 +77,8 @@ def build(
 
     names = STAGES if StageName.all in stage else tuple(dict.fromkeys(name.value for name in stage))
     if ray:  # workers of other machines start in folders of their own
-        raw, out = raw and raw.absolute(), out.absolute()
-    request = Request(load_recipe(recipe), recipe, raw, out, names, workers, ray)
+        raw, out, against = raw and raw.absolute(), out.absolute(), [folder.absolute() for folder in against or ()]
+    request = Request(load_recipe(recipe), recipe, raw, out, names, workers, ray, tuple(against or ()))
     with Bars() as progress:
         outcome = run(request, progress)
     if as_json:

@@ -75,10 +75,10 @@ def _table(path: Path) -> pa.Table:
 
 
 class Shape:
-    """The rows of one shape over all parts, numbered through."""
+    """The rows of one shape over all parts, numbered through. gone: which of the last of them are not there."""
 
-    def __init__(self, shape: str, parts: Sequence[Prepared]) -> None:
-        self.shape, self.parts = shape, parts
+    def __init__(self, shape: str, parts: Sequence[Prepared], gone: npt.NDArray[np.bool_] | None = None) -> None:
+        self.shape, self.parts, self.gone = shape, parts, gone
         self.starts = np.concatenate([[0], np.cumsum([part.kept.get(shape, 0) for part in parts])]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -131,7 +131,11 @@ def decide(shape: Shape, near: float | None, workers: int = 1) -> Decision:
     similarity = np.zeros(count, np.float32)
     cluster = id_hash.copy()
 
-    rows = np.flatnonzero((leak < 0) & (held_out == 0) & (near is not None))
+    there = np.ones(count, np.bool_)
+    if shape.gone is not None:
+        there[count - len(shape.gone) :] = ~shape.gone
+        leak[count - len(shape.gone) :] = -1  # into items of another build
+    rows = np.flatnonzero((leak < 0) & (held_out == 0) & there & (near is not None))
     repeats = exact(equal[rows], group[rows], order[rows])
     by[rows[repeats >= 0]] = rows[repeats[repeats >= 0]]
     similarity[rows[repeats >= 0]] = 1

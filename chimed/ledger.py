@@ -28,9 +28,10 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A task for `write`. items: the id of each evaluation item, by its number."""
+    """A task for `write`. items: the id of each evaluation item, by its number. earlier: parts of earlier builds."""
 
     parts: tuple[Prepared, ...]
+    earlier: tuple[Prepared, ...]
     decisions: Path  # folder of <shape>.arrow written by corpus.save
     items: pa.Array
     path: Path
@@ -40,7 +41,7 @@ def write(task: Write) -> Counts:
     """Write the ledger of these parts; the number of units by source, file and verdict."""
     parts, items = task.parts, task.items
     decisions = {shape: corpus.read(task.decisions / f"{shape}.arrow") for shape in SHAPES}
-    named = {shape: _names(Shape(shape, parts), decision) for shape, decision in decisions.items()}
+    named = {shape: _names(Shape(shape, (*parts, *task.earlier)), decision) for shape, decision in decisions.items()}
     counts: Counts = {}
     partial = task.path.with_name(task.path.name + ".partial")
     with pq.ParquetWriter(partial, LEDGER, compression="zstd") as writer:

@@ -22,6 +22,7 @@ class Outcome:
 
     stages: manifest of each stage. empty: stages that no row goes into. missing: sources of the recipe without a file.
     unread, looked_up: files that give no rows, by source: left alone, or joined with the rows of other files.
+    again: rows by shape that repeat one of an earlier build, where the build was compared with any.
     seconds: CPU-seconds a step, summed over workers, of the steps before the stages. bytes: of raw files, unpacked.
     """
 
@@ -33,6 +34,7 @@ class Outcome:
     looked_up: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     masked: dict[str, int] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
     bytes: int = 0

@@ -93,16 +93,15 @@ def show_outcome(outcome: Outcome, request: Request) -> None:
 
 def _steps(outcome: Outcome) -> Table:
     table = _table("step", "seconds", "MB/s")
-    seconds: dict[str, float] = {}
-    for manifest in outcome.stages.values():
-        for step, value in manifest["seconds"].items():
-            seconds[step] = value if step in outcome.seconds else seconds.get(step, 0.0) + value
+    seconds = {step: value for manifest in outcome.stages.values() for step, value in manifest["seconds"].items()}
     for step, value in seconds.items():
         table.add_row(step, f"{value:.2f}", f"{outcome.bytes / 1e6 / max(value, 1e-3):,.1f}")
     return table
 
 
 def _remarks(outcome: Outcome, request: Request, console: Console) -> None:
+    if again := sum(outcome.again.values()):
+        console.print(f"in an earlier build already: {again:,}", soft_wrap=True)
     if outcome.reasons:
         first = sorted(outcome.reasons.items(), key=lambda entry: -entry[1])
         listed = ", ".join(f"{reason} {count:,}" for reason, count in first[:6])

@@ -252,6 +252,7 @@ def _manifest(stage: Stage, written: _Written, outcome: Outcome) -> dict[str, An
         "counts": outcome.counts,
         "rejects": dict(sorted(outcome.reasons.items())),
         "masked": dict(sorted(outcome.masked.items())),
+        **({"again": outcome.again} if outcome.again else {}),
         "files": {},
         "versions": _versions(),
         "commit": _commit(),

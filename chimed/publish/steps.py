@@ -117,6 +117,8 @@ def _repeated(manifest: dict[str, Any], counts: Mapping[str, Counter[str]]) -> l
         return ["**Duplicates** were not looked for: the recipe keeps every row, equal ones too.", ""]
     near, equal = manifest["recipe"]["near"], sum(manifest["equal"].values())
     total = sum(own["repeated"] for own in counts.values())
+    again = sum(manifest.get("again", {}).values())
+    before = f" {again:,} rows of the corpus repeat one of an earlier build and were left out too." if again else ""
     rule = (
         "**Duplicates** are looked for across all sources at once. Two rows are one if they are equal but for case, "
         "width, script and punctuation, or if the Jaccard similarity of their distinct character 5-grams is "
@@ -124,11 +126,11 @@ def _repeated(manifest: dict[str, Any], counts: Mapping[str, Counter[str]]) -> l
         "stands first in the recipe stays."
     )
     if not total:
-        return [f"{rule} No row of these sources repeats another.", ""]
+        return [f"{rule}{before} No row of these sources repeats another.", ""]
     repeats = Counter({(name, by): n for name, own in manifest["repeats"].items() for by, n in own.items()})
     rows = [[code(name), code(by), count] for (name, by), count in _ordered(repeats)]
     return [
-        f"{rule} Of these sources {total:,} rows repeat another, {equal:,} of them at similarity 1.",
+        f"{rule}{before} Of these sources {total:,} rows repeat another, {equal:,} of them at similarity 1.",
         *_most(["rows of", "repeat rows of", "left out"], rows, 2),
     ]
 
