@@ -70,10 +70,10 @@ def corrupted(facts: pa.Table) -> Iterator[pa.Table]:
 def _askable(graph: Graph, relation: str) -> Codes:
     """The edges of a relation that a reply can name: no vague tails, none that are lists themselves, none that can be
     told from the words of the head (气管炎 under 小儿气管炎), and of two tails with one key the first."""
-    edges = graph.under((relation,))
-    tails = graph.facts["tail"].combine_chunks()
+    rows = np.flatnonzero(graph.under((relation,)))
+    tails = graph.facts["tail"].combine_chunks().take(pa.array(rows))
     vague = pc.or_(pc.is_in(tails, pa.array(VAGUE)), pc.match_substring_regex(tails, PAUSES))
-    rows = np.flatnonzero(edges & ~vague.to_numpy(zero_copy_only=False))
+    rows = rows[~vague.to_numpy(zero_copy_only=False)]
     rows = rows[~graph.told(rows)]
     order = np.lexsort((rows, graph.term[rows], graph.head[rows]))
     return np.sort(rows[order[starts_of(graph.head[rows][order], graph.term[rows][order])]])
