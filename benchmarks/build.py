@@ -14,7 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -64,8 +64,18 @@ def measure(raw: Path, out: Path, workers: int, recipe: Path | None = None) -> M
     command = [sys.executable, "-m", "chimed.cli", "build", "--stage", "all", "--raw", str(raw)]
     command += ["--out", str(out), "--workers", str(workers)]
     command += ["--recipe", str(recipe)] if recipe else []
+    measured = watched(command)
+    measured.manifests = [json.loads(path.read_text()) for path in sorted(out.glob("*/manifest.json"))]
+    return measured
+
+
+def watched(command: list[str], said: IO[bytes] | None = None) -> Measured:
+    """What a command costs, with all processes below it, looked at every 50 ms; exits with its status where it fails.
+
+    said: where its messages go; they are shown by default.
+    """
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
     measured, root = Measured(process.pid), psutil.Process(process.pid)
     while process.poll() is None:
         try:
@@ -76,7 +86,6 @@ def measure(raw: Path, out: Path, workers: int, recipe: Path | None = None) -> M
     if code := process.wait():
         sys.exit(code)
     measured.wall = time.perf_counter() - began
-    measured.manifests = [json.loads(path.read_text()) for path in sorted(out.glob("*/manifest.json"))]
     return measured
 
 
