@@ -33,7 +33,8 @@ fi
 build out-leaks sft planted raw-planted
 build out-control sft planted "$RAW" 'sources=[{name: explaincpe, cap: 600, stages: [sft]}]'
 build out-found sft planted raw-planted 'sources=[cmexam, {name: copied, shape: exam, files: {"*.jsonl": train},
-  columns: {question: question, options: options, answer: answer, explanation: why}, stages: [sft]}]'
+  columns: {question: question, options: options, answer: answer, explanation: why}, stages: [sft]},
+  {name: explaincpe, cap: 300, stages: [sft]}]'
 for what in leaks control; do
   train "$what" sft "$name/cpt-merged" model.template="$template" data.path="out-$what/sft" data.rows=null
   judge "$what" data.sets=[cmexam/validation] data.rows="$ITEMS" data.disciplines=null texts=null
