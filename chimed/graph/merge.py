@@ -1,6 +1,6 @@
 """Facts of all sources as one graph: sorted, each once, and heads that are one entity under one name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,20 @@ Mask = NDArray[np.bool_]
 
 SLICE = 300_000  # facts worded at once: bounds memory and the 2 GB that one Arrow string array holds
 _ENDINGS = tuple(map(ord, "病症征性型"))  # what tells two names of a disease apart and means nothing
-_COLUMNS = ("id", "source", "head", "relation", "tail", "head_type", "tail_type")
+_CODED = ("source", "head", "relation", "head_type", "tail_type")  # said again and again: held as a dictionary
+_TEXTS = ("id", "tail")
 
 
 def canonical(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     """The facts sorted by head, relation, source and id, each (head, relation, tail) once, heads merged by `aliases`.
 
-    Sources come in order of `trust`, then by name. Texts are large strings: a whole graph can pass 2 GB. At its peak
-    this takes some three times the texts; nothing is held that is not needed again.
+    Sources come in order of `trust`, then by name. Tails are large strings, since a whole graph can pass 2 GB, the
+    other columns dictionaries: `parts` makes plain strings of some rows at a time.
     """
-    table = pa.table({name: facts[name].cast(pa.large_string()).combine_chunks() for name in _COLUMNS})
+    columns = {name: facts[name].dictionary_encode().combine_chunks() for name in _CODED}
+    columns |= {name: facts[name].cast(pa.large_string()).combine_chunks() for name in _TEXTS}
+    table = pa.table(columns)
+    del columns
     kept = np.ones(len(table), bool)
     if len(table):
         table, kept = _merged(table)
@@ -54,7 +58,15 @@ def _ranks(texts: pa.Array) -> Codes:
 
 def askable(facts: pa.Table) -> pa.Table:
     """The facts on heads of which the name says which is meant."""
-    return facts.filter(pc.invert(pc.is_in(facts["head_type"], pa.array(UNASKED, facts["head_type"].type))))
+    return facts.filter(pa.array(~among(facts["head_type"], UNASKED)))
+
+
+def among(column: pa.ChunkedArray, texts: Iterable[str]) -> Mask:
+    """Which entries of a dictionary column are one of these."""
+    encoded = column.combine_chunks()
+    own = pc.is_in(encoded.dictionary, pa.array(texts, encoded.dictionary.type))
+    mask: Mask = own.to_numpy(zero_copy_only=False)[encoded.indices.to_numpy()]
+    return mask
 
 
 def parts(facts: pa.Table) -> Iterator[pa.Table]:
@@ -70,7 +82,7 @@ def parts(facts: pa.Table) -> Iterator[pa.Table]:
 
 def codes(column: pa.Array, *, ranked: bool = True) -> Codes:
     """A number a text: equal for equal texts and, if ranked, in their order."""
-    encoded = column.dictionary_encode()
+    encoded = column.dictionary_encode()  # a dictionary stays as it is
     numbers: Codes = encoded.indices.to_numpy().astype(np.int64)
     if not ranked:
         return numbers
@@ -96,6 +108,8 @@ def place(groups: Codes) -> Codes:
 
 def equal(texts: pa.Array, text: str) -> Mask:
     """Which texts are this one."""
+    if pa.types.is_dictionary(texts.type):
+        return among(pa.chunked_array([texts]), [text])
     mask: Mask = pc.equal(texts, text).to_numpy(zero_copy_only=False)
     return mask
 
@@ -114,10 +128,10 @@ def _merged(table: pa.Table) -> tuple[pa.Table, Mask]:
 
     The name with more facts stays; the other remains as its alias.
     """
-    encoded = table["head"].combine_chunks().dictionary_encode()
-    names, head = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+    encoded, tail = table["head"].combine_chunks(), table["tail"].combine_chunks()
+    names, head = encoded.dictionary.cast(pa.large_string()), encoded.indices.to_numpy().astype(np.int64)
     claims = np.flatnonzero(equal(table["relation"].combine_chunks(), "别名"))
-    other = pc.fill_null(pc.index_in(table["tail"].combine_chunks().take(pa.array(claims)), names), -1).to_numpy()
+    other = pc.fill_null(pc.index_in(tail.take(pa.array(claims)), names), -1).to_numpy()
     one, other = head[claims][other >= 0], other[other >= 0].astype(np.int64)
     low, high = np.minimum(one, other), np.maximum(one, other)
     low, high = np.divmod(np.unique((low * len(names) + high)[low != high]), len(names))
@@ -135,12 +149,16 @@ def _merged(table: pa.Table) -> tuple[pa.Table, Mask]:
     main, alias = np.where(swap, high, low), np.where(swap, low, high)
     becomes = np.arange(len(names))
     becomes[alias] = main
-    merged = names.take(pa.array(becomes[head]))
     # What the name that goes says of the one that stays, or the other way round, is that it is its alias.
-    loop = pc.equal(merged, table["tail"].combine_chunks()).to_numpy(zero_copy_only=False) & (becomes[head] != head)
+    goes = np.flatnonzero(becomes[head] != head)
+    same = pc.equal(names.take(pa.array(becomes[head[goes]])), tail.take(pa.array(goes))).to_numpy(zero_copy_only=False)
+    loop = np.zeros(len(head), bool)
+    loop[goes[same]] = True
     given = np.full(len(names), -1)
     given[main] = alias
-    tail = pc.coalesce(names.take(pa.array(given[becomes[head]], mask=~loop)), table["tail"].combine_chunks())
+    if loop.any():
+        tail = pc.replace_with_mask(tail, pa.array(loop), names.take(pa.array(given[becomes[head[loop]]])))
+    merged = pa.DictionaryArray.from_arrays(pa.array(becomes[head], pa.int32()), encoded.dictionary)
     table = table.set_column(table.schema.get_field_index("head"), "head", merged)
     table = table.set_column(table.schema.get_field_index("tail"), "tail", tail)
     return table, ~loop | equal(table["relation"].combine_chunks(), "别名")

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import buffers, exact_keys
-from chimed.graph.merge import codes, holds, place, starts_of
+from chimed.graph.merge import among, codes, holds, place, starts_of
 from chimed.graph.sections import MARKS, join, marks
 from chimed.phrases import Codes, fill, pick
 
@@ -98,7 +98,7 @@ def _capped(table: pa.Table, most: int) -> pa.Table:
 
 def _edges(facts: pa.Table, *relations: str) -> pa.Table:
     """The facts under these relations, in order, each (head, tail) once."""
-    rows = facts.filter(pc.is_in(facts["relation"], pa.array(relations, pa.large_string())))
+    rows = facts.filter(pa.array(among(facts["relation"], relations)))
     head, tail = (codes(rows[name].combine_chunks(), ranked=False) for name in ("head", "tail"))
     order = np.lexsort((np.arange(len(rows)), tail, head))
     rows = rows.take(pa.array(np.sort(order[starts_of(head[order], tail[order])])))

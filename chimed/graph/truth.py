@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chimed.dedup.minhash import buffers, code_points, longest
-from chimed.graph.merge import Mask, codes, holds
+from chimed.graph.merge import Mask, codes, equal, holds
 from chimed.phrases import Codes
 from chimed.text import fold
 
@@ -118,11 +118,11 @@ class Graph:
     @classmethod
     def of(cls, facts: pa.Table) -> "Graph":
         """The graph of canonical facts."""
-        encoded = facts["head"].combine_chunks().dictionary_encode()
-        names, of = encoded.dictionary.cast(pa.string()), encoded.indices.to_numpy().astype(np.int64)
-        named = pc.not_equal(facts["tail_type"], "text").combine_chunks()
-        prose = _prose(facts, of, named.to_numpy(zero_copy_only=False), len(names))
-        edges, head = facts.filter(named), of[named.to_numpy(zero_copy_only=False)]
+        encoded = facts["head"].cast(pa.string()).combine_chunks().dictionary_encode()  # those that are left, in order
+        names, of = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+        named = ~equal(facts["tail_type"].combine_chunks(), "text")
+        prose = _prose(facts, of, named, len(names))
+        edges, head = facts.filter(pa.array(named)), of[named]
         edges = pa.table({name: edges[name].cast(pa.string()).combine_chunks() for name in edges.column_names})
         relation = edges["relation"].combine_chunks().dictionary_encode()
         tail = pc.utf8_trim_whitespace(edges["tail"].combine_chunks()).dictionary_encode()
