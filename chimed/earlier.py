@@ -65,10 +65,12 @@ def load(folders: Sequence[Path]) -> Earlier:
 def save(work: Path, digest: str, parts: Sequence[Prepared]) -> None:
     """Leave what a later build needs to compare its rows with this one. digest: of the decisions of these parts."""
     told = [(part.folder.name, part.source, part.files, part.split, part.kept) for part in parts]
-    content = {"corpus": digest, "keys": _keys_digest(), "parts": told}
-    partial = work / f"{_FILE}.partial"
-    partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    partial.rename(work / _FILE)
+    content = json.dumps({"corpus": digest, "keys": _keys_digest(), "parts": told}, ensure_ascii=False)
+    path, partial = work / _FILE, work / f"{_FILE}.partial"
+    if path.exists() and path.read_text(encoding="utf-8") == content:
+        return  # a finished build is left as it is
+    partial.write_text(content, encoding="utf-8")
+    partial.rename(path)
 
 
 def _keys_digest() -> str:
