@@ -146,6 +146,9 @@ class Cluster(AbstractContextManager["Cluster"]):
                 "start one with `ray start --head`, or leave --ray out to use this machine's cores"
             ) from None
         self._ray = ray
+        self._remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(
+            _calmly
+        )  # once: each one is sent to every worker
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         ray = self._ray
@@ -175,7 +178,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         return result
 
     def _begun(self, function: Callable[[Task], Result], task: Task) -> Any:
-        return self._ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly).remote(function, task)
+        return self._remote.remote(function, task)
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
