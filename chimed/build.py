@@ -222,6 +222,11 @@ def _run(
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
     publish(stages, decisions, told, outcome, pool, progress)
     earlier.save(work, digest, prepared)
+    if outcome.empty and not outcome.stages and any(outcome.again.values()):
+        raise BuildError(
+            f"{', '.join(outcome.empty)}: what the sources have is in an earlier build already; "
+            "build without --against to have it again"
+        )
     if outcome.empty and not outcome.stages:
         raise BuildError(
             f"{', '.join(outcome.empty)}: no row of the sources in the recipe goes into this stage; "
