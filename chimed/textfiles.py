@@ -5,6 +5,7 @@ byte; every line of the latter counts as a row, blank ones too, so that row numb
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from chimed.errors import SourceError
 
 BATCH = 8 << 20  # bytes of text that are read at a time
 ROWS = 8192
-GROUP = 128 << 20  # bytes of a row group that is written
+GROUP = 32 << 20  # bytes of a row group that is written
 
 Told = Callable[[int], None]
 Stays = npt.NDArray[np.bool_]
@@ -91,16 +92,22 @@ class _Parquet:
             codec = chunks[0].compression if chunks else "SNAPPY"
             at, held, size = 0, list[pa.RecordBatch](), 0
             schema = file.schema_arrow
-            with pq.ParquetWriter(target, schema, compression=codec, use_dictionary=dictionaries) as writer:
+            with (
+                pq.ParquetWriter(target, schema, compression=codec, use_dictionary=dictionaries) as writer,
+                ThreadPoolExecutor(1) as beside,  # one group is written while the next is read
+            ):
+                written = beside.submit(int)
                 for batch in self._read(file, None):
                     part = stays[at : at + len(batch)]
                     at += len(batch)
                     held += _kept(batch, part)
                     size += batch.nbytes
                     if size > GROUP or at == len(stays):
-                        writer.write_table(pa.Table.from_batches(held, schema))
+                        written.result()
+                        written = beside.submit(writer.write_table, pa.Table.from_batches(held, schema))
                         held, size = [], 0
                     told(self.size * len(batch) // max(len(stays), 1))
+                written.result()
         _unchanged(self.path, at, len(stays))
 
     def _read(self, file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
