@@ -1,6 +1,7 @@
 """Every recipe in the repository can be run as far as that can be told without its model: keys, values, shell."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,13 +72,16 @@ def test_build_recipe(path: Path) -> None:
     assert load_build(path).ingredients
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("run.sh")), ids=name)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.sh")), ids=name)
 def test_story(path: Path) -> None:
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
     text = path.read_text(encoding="utf-8")
     assert "set -euo pipefail" in text
-    assert "qilin " in text
+    assert "qilin " in text or "run.sh" in text
+    bases = [path.parent] if "own=$(" in text else [path.parent / base for base in re.findall(r"BASE=(\w+)", text)]
+    named = {base / file for base in bases for file in re.findall(r"\$own/([\w./-]+)", text)}
+    assert not [file for file in named if not file.is_file()]
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").glob("*.yaml")), ids=name)

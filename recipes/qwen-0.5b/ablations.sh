@@ -59,4 +59,4 @@ build out-repeats sft chimed "$RAW" repeats=keep
 train repeats sft "$name/cpt-merged" model.template="$template" data.path=out-repeats/sft
 judge repeats
 
-python "$own/ablations.py" "$name"
+python "$own/../ablations.py" "$name"
