@@ -175,6 +175,25 @@ def data_juicer(path: Path) -> Links:
     return links
 
 
+def text_dedup(path: Path) -> Links:
+    """text-dedup's MinHash over characters spaced by hand, since it splits at spaces alone; it names no partner."""
+    from datasets import load_from_disk  # noqa: PLC0415
+
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pq.write_table(pa.table({"text": [" ".join(text) for text in texts], "row": range(len(texts))}), folder / "in")
+        settings = {"path": "parquet", "data_files": folder / "in", "split": "train", "cache_dir": folder / "cache"}
+        settings |= {"output": folder / "kept", "column": "text", "num_proc": 2, "ngram": 5, "min_length": 1}
+        settings |= {"num_perm": 128, "b": 16, "r": 8, "threshold": THRESHOLD, "hash_func": "xxh3", "hash_bits": 32}
+        options = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+        command = [sys.executable, "-m", "text_dedup.minhash", *options]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        links = np.full(len(texts), UNNAMED)
+        links[load_from_disk(str(folder / "kept"))["row"]] = -1
+    return links
+
+
 UNNAMED = np.iinfo(np.int64).max  # removed, but the tool does not say for whose sake
 TOOLS: dict[str, Callable[[pa.StringArray], Links]] = {
     "chimed": chimed,
@@ -186,9 +205,11 @@ WHOLE: dict[str, Callable[[Path], Links]] = {
     "command": command,
     "datatrove": datatrove,
     "data-juicer": data_juicer,
+    "text-dedup": text_dedup,
 }  # these read files themselves
 PEERS = {"rensa": "rensa==0.5.0", "gaoya": "gaoya==0.2.2", "datatrove": "datatrove[io,processing]==0.10.1 spacy"}
 PEERS["data-juicer"] = "py-data-juicer==1.6.1 aiohttp"
+PEERS["text-dedup"] = "text-dedup==0.4.0"
 PEERS["command"] = (
     f"-e {Path(__file__).parents[1]}"  # alone too: pyarrow and numba load pandas and scipy where they are
 )
