@@ -73,7 +73,9 @@ def _summed(files: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
 
 def _names(shape: Shape, decision: Decision) -> tuple[npt.NDArray[np.int64], pa.Array]:
     """The rows that others repeat, ascending, and their ids."""
-    rows = np.unique(decision.by[decision.by >= 0])
+    named = np.zeros(len(decision.by), bool)
+    named[decision.by[decision.by >= 0]] = True
+    rows = np.flatnonzero(named)
     return rows, pa.array(shape.ids(rows), pa.string())
 
 

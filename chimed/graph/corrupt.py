@@ -6,6 +6,7 @@ if nothing in the graph comes near to making it true; see `Wrong` and `chimed.gr
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from chimed.dedup.minhash import exact_keys
 from chimed.graph.merge import Mask, askable, codes, place, starts_of
 from chimed.graph.sections import PAUSES, Sections, choose, tell
-from chimed.graph.truth import BROAD, Graph, Wrong
+from chimed.graph.truth import BROAD, Graph, Numbers, Wrong
 from chimed.phrases import Codes, fill
 
 PAIRS = pa.schema(
@@ -110,6 +111,18 @@ def _mixed(hashes: UInt64, turn: int) -> UInt64:
     return z ^ (z >> np.uint64(31))
 
 
+def _small(numbers: Codes) -> NDArray[np.unsignedinteger[Any]]:
+    """Numbers in the same order that take few bits, which numpy sorts in linear time."""
+    values, place = np.unique(numbers, return_inverse=True)
+    return place.astype(np.min_scalar_type(len(values)))
+
+
+def _sorted(hashes: UInt64, groups: NDArray[np.unsignedinteger[Any]]) -> Codes:
+    """The order by group, then by hash."""
+    order = np.argsort(hashes)
+    return order[np.argsort(groups[order], kind="stable")]
+
+
 def _deal(graph: Graph, rows: Codes, judged: Callable[[Codes, Codes], Mask]) -> Codes:
     """For each edge the place of the edge whose tail its head is given, -1 where none fits; none is given twice.
 
@@ -124,20 +137,17 @@ def _deal(graph: Graph, rows: Codes, judged: Callable[[Codes, Codes], Mask]) -> 
     given = np.full(len(rows), -1)
     places = tails = np.arange(len(rows))
     for turn in range(_DEALS):
-        width = length if turn < _DEALS // 2 else np.zeros_like(length)
+        group = _small(kind * (length.max(initial=0) + 1) + length if turn < _DEALS // 2 else kind)
         places, tails = (
-            some[np.lexsort((_mixed(hashes[some], 2 * turn + odd), width[some], kind[some]))]
-            for odd, some in enumerate((places, tails))
+            some[_sorted(_mixed(hashes[some], 2 * turn + odd), group[some])] for odd, some in enumerate((places, tails))
         )
-        fits = judged(head[places], term[tails])
-        said = head * size + term[given]
-        fits &= ~np.isin(head[places] * size + term[tails], said[given >= 0])
-        # A reply names a tail once.
-        pair = head[places] * size + term[tails]
-        order = np.lexsort((np.arange(len(pair)), ~fits, pair))
-        fits[order[~starts_of(pair[order])]] = False
+        pair = head[places] * size + term[tails]  # a reply names a tail once
+        dealt = np.flatnonzero(given >= 0)
+        fits = np.flatnonzero(judged(head[places], term[tails]))
+        fits = fits[~Numbers(head[dealt] * size + term[given[dealt]]).hold(pair[fits])]
+        fits = fits[np.unique(pair[fits], return_index=True)[1]]
         given[places[fits]] = tails[fits]
-        places, tails = places[~fits], tails[~fits]
+        places, tails = np.delete(places, fits), np.delete(tails, fits)
         if not len(places):
             break
     return given

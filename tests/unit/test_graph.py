@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -18,7 +19,7 @@ from chimed import graph, phrases
 from chimed.errors import RowError
 from chimed.graph import corrupt, merge, paths
 from chimed.graph.sections import PER_SENTENCE, SENTENCES
-from chimed.graph.truth import keys
+from chimed.graph.truth import Numbers, keys
 from chimed.records import Fact, Record, to_table
 from chimed.sources.relations import RELATIONS, fact
 from chimed.sources.xywy_kg import SOURCE
@@ -342,3 +343,14 @@ def test_openings_of_a_real_graph_vary(raw: Path) -> None:
     direct = [row for row in graphs.questions(table(facts)).to_pylist() if row["form"] == "direct"]
     asked = {row["question"].replace(row["title"], "@") for row in direct}
     assert len(asked) >= 3 * len({body.relation for _, body in facts})
+
+
+NUMBERS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**62)), max_size=60).map(
+    lambda all_: np.array(all_, int)
+)
+
+
+@given(NUMBERS, NUMBERS)
+def test_numbers_are_a_set(known: np.ndarray, asked: np.ndarray) -> None:
+    assert Numbers(known).hold(asked).tolist() == np.isin(asked, known).tolist()
+    assert merge.distinct(known).tolist() == sorted(set(known.tolist()))
