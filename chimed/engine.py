@@ -146,9 +146,8 @@ class Cluster(AbstractContextManager["Cluster"]):
                 "start one with `ray start --head`, or leave --ray out to use this machine's cores"
             ) from None
         self._ray = ray
-        self._remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(
-            _calmly
-        )  # once: each one is sent to every worker
+        # Made once: each one made is sent to every worker.
+        self._remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly)
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         ray = self._ray
