@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from chimed.dedup.minhash import exact_keys
 from chimed.graph.merge import Mask, askable, codes, place, starts_of
 from chimed.graph.sections import PAUSES, Sections, choose, tell
-from chimed.graph.truth import BROAD, Graph, Numbers, Wrong
+from chimed.graph.sets import Numbers
+from chimed.graph.truth import BROAD, Graph, Wrong
 from chimed.phrases import Codes, fill
 
 PAIRS = pa.schema(
@@ -72,7 +73,7 @@ def _askable(graph: Graph, relation: str) -> Codes:
     """The edges of a relation that a reply can name: no vague tails, none that are lists themselves, none that can be
     told from the words of the head (气管炎 under 小儿气管炎), and of two tails with one key the first."""
     rows = np.flatnonzero(graph.under((relation,)))
-    tails = graph.facts["tail"].combine_chunks().take(pa.array(rows))
+    tails = graph.column("tail", rows)
     vague = pc.or_(pc.is_in(tails, pa.array(VAGUE)), pc.match_substring_regex(tails, PAUSES))
     rows = rows[~vague.to_numpy(zero_copy_only=False)]
     rows = rows[~graph.told(rows)]
@@ -128,10 +129,9 @@ def _deal(graph: Graph, rows: Codes, judged: Callable[[Codes, Codes], Mask]) -> 
 
     Dealt by the hashes of the edges, among tails of one length first, so that both replies are equally long.
     """
-    facts = graph.facts.take(pa.array(rows))
-    columns = [facts[name].combine_chunks() for name in ("head", "relation", "tail")]
+    columns = [graph.column(name, rows) for name in ("head", "relation", "tail")]
     hashes = exact_keys(pc.binary_join_element_wise(*columns, "\n"))[:, 0]
-    kind = codes(facts["head_type"].combine_chunks())
+    kind = codes(graph.column("head_type", rows))
     length = pc.utf8_length(columns[2]).to_numpy()
     head, term, size = graph.head[rows], graph.term[rows], len(graph.terms)
     given = np.full(len(rows), -1)
@@ -158,17 +158,14 @@ def _pairs(graph: Graph, rows: Codes, wrong: Codes) -> pa.Table:
     if not len(rows):
         return PAIRS.empty_table()
     starts = np.flatnonzero(starts_of(graph.head[rows]))
-    lead = graph.facts.take(pa.array(rows[starts]))
     source, head, head_type, relation = (
-        lead[name].combine_chunks() for name in ("source", "head", "head_type", "relation")
+        graph.column(name, rows[starts]) for name in ("source", "head", "head_type", "relation")
     )
     count = np.diff(np.append(starts, len(rows)))
     no = np.zeros(len(starts), np.int64)
     replies = []
     for named in (rows, wrong):
-        tails = pc.utf8_rtrim(
-            pc.utf8_trim_whitespace(graph.facts["tail"].combine_chunks().take(pa.array(named))), _STOPS
-        )
+        tails = pc.utf8_rtrim(pc.utf8_trim_whitespace(graph.column("tail", named)), _STOPS)
         joined = pc.binary_join(
             pa.ListArray.from_arrays(pa.array(np.append(starts, len(rows)), pa.int32()), tails), "、"
         )

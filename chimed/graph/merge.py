@@ -17,7 +17,6 @@ Mask = NDArray[np.bool_]
 SLICE = 300_000  # facts worded at once: bounds memory and the 2 GB that one Arrow string array holds
 _ENDINGS = tuple(map(ord, "病症征性型"))  # what tells two names of a disease apart and means nothing
 _CODED = ("source", "head", "relation", "head_type", "tail_type")  # said again and again: held as a dictionary
-_TEXTS = ("id", "tail")
 
 
 def canonical(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
@@ -26,34 +25,37 @@ def canonical(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     Sources come in order of `trust`, then by name. Tails are large strings, since a whole graph can pass 2 GB, the
     other columns dictionaries: `parts` makes plain strings of some rows at a time.
     """
+    turn = _turns(facts["id"])
     columns = {name: facts[name].dictionary_encode().combine_chunks() for name in _CODED}
-    columns |= {name: facts[name].cast(pa.large_string()).combine_chunks() for name in _TEXTS}
-    table = pa.table(columns)
+    table = pa.table(columns | {"tail": facts["tail"].cast(pa.large_string()).combine_chunks()})
     del columns
     kept = np.ones(len(table), bool)
     if len(table):
         table, kept = _merged(table)
-    key, length = _ranks(table["id"].combine_chunks()), pc.binary_length(table["id"]).to_numpy()
-    table = table.drop_columns("id")
-    head, relation = (codes(table[name].combine_chunks()) for name in ("head", "relation"))
     sources = table["source"].combine_chunks()
     source = codes(sources)
     for place, name in enumerate(trust):
         source = np.where(equal(sources, name), place - len(trust), source)
+    turn += source * len(table)
+    head, relation = (codes(table[name].combine_chunks()) for name in ("head", "relation"))
+    claim = head * (relation.max(initial=0) + 1) + relation
+    del source, head, relation
     tail = codes(table["tail"].combine_chunks(), ranked=False)
-    # The shorter id first: row 9 of a file stands before row 10.
-    order = np.lexsort((key, length, source, tail, relation, head))
+    order = np.lexsort((turn, tail, claim))
     order = order[kept[order]]
-    order = order[starts_of(head[order], relation[order], tail[order])]
-    order = order[np.lexsort((key[order], length[order], source[order], relation[order], head[order]))]
+    order = order[starts_of(claim[order], tail[order])]
+    order = order[np.lexsort((turn[order], claim[order]))]
     return table.take(pa.array(order))
 
 
-def _ranks(texts: pa.Array) -> Codes:
-    """The place of each text among all, sorted."""
-    rank: Codes = np.empty(len(texts), np.int64)
-    rank[pc.sort_indices(texts).to_numpy()] = np.arange(len(texts))
-    return rank
+def _turns(ids: pa.ChunkedArray) -> Codes:
+    """The place of each id among all, the shorter first: row 9 of a file stands before row 10."""
+    texts = ids.cast(pa.large_string()).combine_chunks()
+    order = pc.sort_indices(texts).to_numpy()
+    order = order[np.argsort(pc.binary_length(texts).to_numpy()[order], kind="stable")]
+    turn: Codes = np.empty(len(texts), np.int64)
+    turn[order] = np.arange(len(texts))
+    return turn
 
 
 def askable(facts: pa.Table) -> pa.Table:

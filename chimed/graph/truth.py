@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from chimed.dedup.minhash import buffers, code_points, longest, mix
-from chimed.graph.merge import Mask, codes, distinct, equal, holds
+from chimed.dedup.minhash import buffers, code_points, longest
+from chimed.graph.merge import Mask, codes, distinct, equal, holds, starts_of
+from chimed.graph.sets import Numbers, Ranges
 from chimed.phrases import Codes
 from chimed.text import fold
 
@@ -69,29 +70,6 @@ class Wrong(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranges:
-    """Lists of numbers, one an owner: those of owner i are values[starts[i] : starts[i + 1]]."""
-
-    starts: Codes
-    values: Codes
-
-    @classmethod
-    def of(cls, owners: Codes, values: Codes, count: int) -> "Ranges":
-        """The values of each of `count` owners, sorted, each once."""
-        size = int(values.max(initial=0)) + 1
-        owner, value = np.divmod(distinct(owners * size + values), size)
-        return cls(np.searchsorted(owner, np.arange(count + 1)), value)
-
-    def spread(self, owners: Codes) -> tuple[Codes, Codes]:
-        """(place, value) of every value of each of these owners; place counts `owners`."""
-        counts = self.starts[owners + 1] - self.starts[owners]
-        ends = np.cumsum(counts)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-        place = np.repeat(np.arange(len(owners)), counts)
-        return place, self.values[self.starts[owners][place] + within]
-
-
-@dataclass(frozen=True, slots=True)
 class Graph:
     """Canonical facts between named things as numbers.
 
@@ -118,15 +96,16 @@ class Graph:
     @classmethod
     def of(cls, facts: pa.Table) -> "Graph":
         """The graph of canonical facts."""
-        encoded = facts["head"].cast(pa.string()).combine_chunks().dictionary_encode()  # those that are left, in order
-        names, of = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+        heads = facts["head"].combine_chunks()
+        begins = starts_of(codes(heads, ranked=False))
+        names, of = heads.filter(pa.array(begins)).cast(pa.string()), np.cumsum(begins) - 1
         named = ~equal(facts["tail_type"].combine_chunks(), "text")
         prose = _prose(facts, of, named, len(names))
-        edges, head = facts.filter(pa.array(named)), of[named]
-        edges = pa.table({name: edges[name].cast(pa.string()).combine_chunks() for name in edges.column_names})
+        edges, head = facts.filter(pa.array(named)).combine_chunks(), of[named]
+        del facts, heads
         relation = edges["relation"].combine_chunks().dictionary_encode()
         tail = pc.utf8_trim_whitespace(edges["tail"].combine_chunks()).dictionary_encode()
-        key = keys(pa.concat_arrays([tail.dictionary, names])).dictionary_encode()
+        key = keys(pa.concat_arrays([tail.dictionary.cast(pa.string()), names])).dictionary_encode()
         number = key.indices.to_numpy().astype(np.int64)
         term, name_term = number[: len(tail.dictionary)][tail.indices.to_numpy()], number[len(tail.dictionary) :]
         relations = relation.dictionary.to_pylist()
@@ -152,6 +131,10 @@ class Graph:
             prose,
             _letters(key.dictionary),
         )
+
+    def column(self, name: str, rows: Codes) -> pa.StringArray:
+        """What the facts of these edges have in a column."""
+        return self.facts[name].combine_chunks().take(pa.array(rows)).cast(pa.string())
 
     def under(self, relations: Sequence[str]) -> Mask:
         """Which edges are of these relations."""
@@ -182,18 +165,15 @@ class Graph:
         """Which (head, term) are wrong under a relation: a function of the numbers of heads and of terms."""
         size = len(self.terms)
         edges = self.under((relation, *wrong.also))
-        place, kin = self.kin.spread(self.head[edges])
-        known = Numbers(np.append(self.head[edges], kin) * size + np.append(self.term[edges], self.term[edges][place]))
+        known = Numbers(self.head[edges] * size + self.term[edges])
         every = np.arange(len(self.names))
         # What is true of a head under the relation, and its own name: nothing wrong may look like these.
         owned = Ranges.of(np.append(self.head[edges], every), np.append(self.term[edges], self.name_term), len(every))
         home = Numbers(self._homes(self.under((relation,))))
 
         def at_home(head: Codes, term: Codes) -> Mask:
-            place, field = self.fields.spread(head)
-            found = home.hold(field * size + term[place])
             none = self.fields.starts[head + 1] == self.fields.starts[head]
-            mask: Mask = (np.bincount(place[found], minlength=len(head)) > 0) | none
+            mask: Mask = home.link(self.fields, head, term, size) | none
             return mask
 
         def near(head: Codes, term: Codes) -> Mask:
@@ -207,7 +187,7 @@ class Graph:
             return out
 
         def judged(head: Codes, term: Codes) -> Mask:
-            left = np.flatnonzero(~known.hold(head * size + term))
+            left = np.flatnonzero(~known.link(self.kin, head, term, size))
             for fits in (at_home, near, mentioned) if wrong.apart else (near,):
                 left = left[~fits(head[left], term[left])]
             mask = np.zeros(len(head), np.bool_)
@@ -215,46 +195,6 @@ class Graph:
             return mask
 
         return judged
-
-
-class Numbers:
-    """A set of numbers from 0 on, in a hash table: asked millions of times, it answers faster than a sorted list."""
-
-    def __init__(self, numbers: Codes) -> None:
-        self._table = np.full(1 << (2 * len(numbers) + 1).bit_length(), -1)
-        _insert(self._table, numbers)
-
-    def hold(self, numbers: Codes) -> Mask:
-        """Which of these numbers are in the set.
-
-        >>> Numbers(np.array([3, 5, 3])).hold(np.array([5, 4])).tolist()
-        [True, False]
-        """
-        out = np.empty(len(numbers), np.bool_)
-        _hold(self._table, numbers, out)
-        return out
-
-
-@njit(cache=True, nogil=True)
-def _place(table: Any, number: Any) -> Any:
-    """Where a number stands in the table, or would stand."""
-    last = np.uint64(len(table) - 1)
-    slot = mix(np.uint64(number)) & last
-    while table[slot] >= 0 and table[slot] != number:
-        slot = (slot + np.uint64(1)) & last
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def _insert(table: Any, numbers: Any) -> None:
-    for number in numbers:
-        table[_place(table, number)] = number
-
-
-@njit(cache=True, nogil=True)
-def _hold(table: Any, numbers: Any, out: Any) -> None:
-    for i in range(len(numbers)):
-        out[i] = table[_place(table, numbers[i])] >= 0
 
 
 def _letters(texts: pa.Array) -> tuple[Codes, NDArray[np.uint32]]:
@@ -296,9 +236,10 @@ def _kin(names: pa.Array, name_term: Codes, head: Codes, term: Codes) -> Ranges:
             found = pc.fill_null(pc.index_in(cut, bare), -1).to_numpy().astype(np.int64)
             one.append(longer[found >= 0])
             other.append(found[found >= 0])
-    # Variants under one name are kin through the first of them.
-    one.append(np.arange(len(names)))
-    other.append(lead[same])
+    # Variants under one name are kin through the first of them, and each is its own.
+    every = np.arange(len(names))
+    one += [every, every]
+    other += [lead[same], every]
     left, right = np.concatenate(one), np.concatenate(other)
     return Ranges.of(np.append(left, right), np.append(right, left), len(names))
 

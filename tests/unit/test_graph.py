@@ -19,7 +19,8 @@ from chimed import graph, phrases
 from chimed.errors import RowError
 from chimed.graph import corrupt, merge, paths
 from chimed.graph.sections import PER_SENTENCE, SENTENCES
-from chimed.graph.truth import Numbers, keys
+from chimed.graph.sets import Numbers, Ranges
+from chimed.graph.truth import keys
 from chimed.records import Fact, Record, to_table
 from chimed.sources.relations import RELATIONS, fact
 from chimed.sources.xywy_kg import SOURCE
@@ -353,4 +354,8 @@ NUMBERS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**62)), max_siz
 @given(NUMBERS, NUMBERS)
 def test_numbers_are_a_set(known: np.ndarray, asked: np.ndarray) -> None:
     assert Numbers(known).hold(asked).tolist() == np.isin(asked, known).tolist()
+    lists = Ranges.of(np.zeros(len(known), int), known % 7, 2)
+    one = np.array([any(value * 41 + term in known for value in known % 7) for term in range(41)], bool)
+    owners, terms = np.repeat([0, 1], 41), np.tile(np.arange(41), 2)
+    assert Numbers(known).link(lists, owners, terms, 41).tolist() == [*one.tolist(), *[False] * 41]
     assert merge.distinct(known).tolist() == sorted(set(known.tolist()))
