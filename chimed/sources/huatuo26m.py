@@ -14,11 +14,9 @@ from chimed.sources.forms import is_url, unknown_columns
 from chimed.sources.origins import Origin, github, hub
 from chimed.sources.spec import Row, Source, conversation, first
 
-# The heading of a part of an answer that is not there.
-_EMPTY_PART = re.compile(
-    r"(?:病情|问题|病例)分析[:：]\s*(?=(?:意见|指导)(?:意见|建议)[:：])"
-    r"|\s*(?:(?:病情|问题|病例)分析|(?:意见|指导|健康)(?:意见|建议|指导))[:：]\s*$"
-)
+# The heading of a part of an answer that is not there: before another heading, and at the end.
+_EMPTY_PART = re.compile(r"(?:病情|问题|病例)分析[:：]\s*(?=(?:意见|指导)(?:意见|建议)[:：])")
+_EMPTY_END = re.compile(r"\s*(?:(?:病情|问题|病例)分析|(?:意见|指导|健康)(?:意见|建议|指导))[:：]$")
 
 
 def _texts(value: object) -> list[str]:
@@ -51,8 +49,10 @@ def parse(row: Row) -> Iterable[Body]:
     if not answer:
         raise RowError("answer-is-url", answers[0][:80])
     more = first(row, "input")
-    if "分析" in answer or answer.endswith((":", "：")):  # every heading has one of both
+    if "分析" in answer:
         answer = _EMPTY_PART.sub("", answer)
+    if answer.endswith((":", "：")):
+        answer = _EMPTY_END.sub("", answer)
     turns = conversation((("user", f"{questions[0]}\n{more}" if more else questions[0]), ("assistant", answer)))
     return (Dialogue(turns, first(row, "label")),)
 

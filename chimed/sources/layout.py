@@ -12,6 +12,7 @@ from typing import Literal
 Layout = Literal["wrapped", "spans", "paragraphs"]
 
 _HAN = r"\u3400-\u9fff"
+_BEYOND_HAN = re.compile(r"[^\u4e00-\u9fff]+")
 _WIDE = r"\u3400-\u9fff\u3001-\u3002\u3008-\u3011\uff01-\uff0f\uff1a-\uff20“”‘’…"
 _INNER_BLANK = re.compile(rf"(?<=[{_WIDE}]) (?=[{_WIDE}])")
 _BY_PUNCTUATION = re.compile(r" (?=[，。；：、！？）】》%％])|(?<=[，。；：、！？（【《]) ")
@@ -84,6 +85,15 @@ def _tidy(line: str) -> str:
     line = _ITEM.sub("\\1\u3000", _COLUMN.sub("\u3000", line.strip()))
     line = _INNER_BLANK.sub("", line)
     return _CITATION.sub("", _BY_PUNCTUATION.sub("", line)).replace("\u3000", " ") if not line.startswith("[") else line
+
+
+def han(text: str) -> int:
+    """How many Han characters a text holds.
+
+    >>> han("COPD 患者")
+    2
+    """
+    return len(_BEYOND_HAN.sub("", text))
 
 
 def _wide(line: str) -> int:
@@ -265,8 +275,7 @@ def _without_references(lines: list[str]) -> list[str]:
     inside = False
     for line in lines:
         entry = line.startswith("[") and re.match(r"\[\d{1,3}\]", line) is not None
-        han = sum("\u4e00" <= c <= "\u9fff" for c in line)
-        latin = han < 0.3 * len(line) and not _HEADS.match(line)
+        latin = han(line) < 0.3 * len(line) and not _HEADS.match(line)
         inside = entry or (inside and latin) or line.replace(" ", "") in {"参考文献", "参考文献："}
         if not inside:
             kept.append(line)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chimed.records import Passage
-from chimed.sources.layout import OVERVIEWS, paragraphs
+from chimed.sources.layout import OVERVIEWS, han, paragraphs
 
 SHORT, LONG = 80, 4000  # characters: shorter sections go with the next one, longer ones are cut
 
@@ -99,7 +99,7 @@ def sections(text: str, title: str = "") -> tuple[Passage, ...]:
 
 def _reads(text: str) -> bool:
     """Whether a passage is prose: it has a sentence's end and enough Chinese."""
-    return ("。" in text or "；" in text) and sum("\u4e00" <= c <= "\u9fff" for c in text) >= 20
+    return ("。" in text or "；" in text) and han(text) >= 20
 
 
 def _cut(lines: list[str], title: str) -> list[_Section]:

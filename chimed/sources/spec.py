@@ -130,26 +130,28 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
 
     Raises RowError `unknown-role`, or `no-answer` when no reply to a user turn remains.
     """
-    roles: list[Role] = []
-    texts: list[str] = []
+    said: list[Turn] = []
     for name, content in turns:
         role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
             raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
         text = content.strip()
-        if text and roles and roles[-1] == role:
-            texts[-1] = f"{texts[-1]}\n{text}"
-        elif text:
-            roles.append(role)
-            texts.append(text)
-    while roles and roles[-1] != "assistant":
-        roles.pop()
-    if "user" not in roles:
-        raise RowError("no-answer", f"{len(roles)} turns without a reply")
-    start = roles.index("user")
-    lead = [text for role, text in zip(roles[:start], texts, strict=False) if role == "system"]
-    system = (Turn("system", "\n".join(lead)),) if lead else ()
-    return (*system, *map(Turn, roles[start:], texts[start:]))
+        if not text:
+            continue
+        if said and said[-1].role == role:
+            text = f"{said.pop().content}\n{text}"
+        said.append(Turn(role, text))
+    while said and said[-1].role != "assistant":
+        said.pop()
+    start = 0
+    while start < len(said) and said[start].role != "user":
+        start += 1
+    if start == len(said):
+        raise RowError("no-answer", f"{start} turns without a reply")
+    if lead := "\n".join([turn.content for turn in said[:start] if turn.role == "system"]):
+        start -= 1
+        said[start] = Turn("system", lead)
+    return tuple(said[start:])
 
 
 def passage(text: str = "text", title: str = "title") -> Parse:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from chimed.errors import RowError
 from chimed.sources.json_rows import values
+from chimed.sources.lines import runs
 from chimed.sources.readers import Slice, find, rows, slices
 from chimed.sources.spec import Row, Source
 
@@ -199,3 +201,21 @@ def test_any_bytes_end_as_rows_and_rejects(data: bytes, head: str, name: str) ->
     numbers = [number for number, _ in found]
     assert numbers
     assert numbers == sorted(set(numbers))
+
+
+@laws
+@given(
+    st.lists(st.sampled_from(["id=1", " id=2 ", "id=3x", "患者：id=4", "头痛", "", "\u3000"]), max_size=9),
+    st.integers(1, 30),
+)
+def test_blocks_are_those_found_line_by_line(lines: list[str], size: int) -> None:
+    found: list[list[str]] = [[]]
+    for line in lines[:-1] if lines and not lines[-1] else lines:
+        if re.fullmatch(r"\s*id=\d+\s*", line):
+            found.append([line])
+        elif found[-1] or line.strip():
+            found[-1].append(line)
+    data = "\n".join(lines).encode()
+    chunks = (data[start : start + size] for start in range(0, len(data), size))
+    read = [row["text"] if isinstance(row, dict) else row for _, row in runs(chunks, "s", r"id=\d+")]
+    assert read == ["\n".join(block) for block in found if block]

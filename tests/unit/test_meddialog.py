@@ -1,8 +1,13 @@
 """What the platform wrote into consultations goes, and looking for it first by marks misses nothing."""
 
-import pytest
+from unittest.mock import patch
 
-from chimed.sources.meddialog import _PLATFORM, _PLATFORM_MARKS, form
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chimed.sources import meddialog
+from chimed.sources.meddialog import _PLATFORM, _PLATFORM_MARKS, _prescribed, form
 
 PHRASES = [
     "感谢您的信任，病情资料我已详细阅读。根据您现有的资料，建议：",
@@ -45,3 +50,51 @@ def test_every_phrase_holds_a_mark_and_goes(phrase: str) -> None:
 def test_a_text_without_fields_stays_line_by_line() -> None:
     assert form(" 孩子发烧三天 \n\n……\n体温39度，怎么办？") == "孩子发烧三天\n体温39度，怎么办？"
     assert form("，。您好") == "您好"
+
+
+WORDS = [
+    "孩子发烧",
+    "39度",
+    "+",
+    "a",
+    "？",
+    "，",
+    "。",
+    " ",
+    "\u3000",
+    "\n",
+    ":",
+    "：",
+    "无",
+    "疾病：",
+    "free",
+    "（2020-03-19填写）",
+]
+TEXTS = st.lists(st.sampled_from([*WORDS, *PHRASES]), max_size=6).map("".join)
+
+
+@given(TEXTS)
+def test_a_line_of_words_would_come_the_same_out_of_a_search_for_forms(text: str) -> None:
+    with patch.object(meddialog, "_SPECIAL", return_value=True):
+        searched = form(text)
+    assert form(text) == searched
+
+
+@given(st.lists(st.tuples(st.sampled_from(["patient", "doctor"]), TEXTS)))
+def test_turns_without_a_prescription_are_their_forms(said: list[tuple[str, str]]) -> None:
+    assert list(_prescribed(said)) == [(who, form(text)) for who, text in said if text]
+
+
+@given(st.lists(st.sampled_from(["病人：", "医生:", " 患者： ", "咳嗽", "", " 多久了？", "医生：先吃药"]), max_size=8))
+def test_turns_are_those_found_line_by_line(lines: list[str]) -> None:
+    stripped = [line.strip() for line in lines]
+    alone = any(meddialog._LABEL.fullmatch(line) for line in stripped)
+    said: list[tuple[str, list[str]]] = [("doctor", [])]
+    for line in stripped:
+        label = meddialog._LABEL.fullmatch(line) if alone else meddialog._LABEL.match(line)
+        if label:
+            said.append((meddialog._SPEAKERS[label[1]], [line[label.end() :]]))
+        else:
+            said[-1][1].append(line)
+    expected = [(who, "\n".join(filter(None, held))) for who, held in said]
+    assert meddialog._turns("".join(f"\n{line}" for line in lines)) == expected
