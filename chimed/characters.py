@@ -24,8 +24,8 @@ Table = npt.NDArray[np.uint64]
 LIMIT = 0x33480  # the first code point past the last Han extension; what lies beyond is tags and private use
 
 # Kinds of character, as far as layout and language care.
-OTHER, HAN, LATIN, BLANK, LINE, PAUSE, STOP, WIDE, DOT, ELLIPSIS, DASH, KANA, LETTER, PAUSE_ASCII, STOP_ASCII, START = (
-    range(16)
+OTHER, HAN, LATIN, KANA, LETTER, BLANK, LINE, PAUSE, STOP, WIDE, DOT, ELLIPSIS, DASH, PAUSE_ASCII, STOP_ASCII, START = (
+    range(16)  # up to LETTER those that no rule of `chimed.spacing` is about
 )
 # What a row may need: bits of `scan`.
 REWRITE, MARKUP, ESCAPE, RESIDUE, SCRIPT, COMPOSE, ARRANGE, GARBLED, CODE = (1 << bit for bit in range(9))
@@ -217,15 +217,17 @@ def buffers(texts: pa.StringArray) -> tuple[npt.NDArray[np.int32], Bytes]:
 @njit(cache=True, nogil=True, inline="always")
 def decode(data: Any, i: Any) -> Any:
     """The code point that starts at byte i of valid UTF-8, and its length."""
-    lead = np.int64(data[i])
+    at = np.uint64(i)  # numba lets a signed index count from behind, which costs more than the rest
+    lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
-    if lead >= 0xF0:
-        tail = (np.int64(data[i + 1]) & 63) << 12 | (np.int64(data[i + 2]) & 63) << 6 | (np.int64(data[i + 3]) & 63)
-        return (lead & 7) << 18 | tail, 4
-    if lead >= 0xE0:
-        return (lead & 15) << 12 | (np.int64(data[i + 1]) & 63) << 6 | (np.int64(data[i + 2]) & 63), 3
-    return (lead & 31) << 6 | (np.int64(data[i + 1]) & 63), 2
+    one = np.int64(data[at + np.uint64(1)]) & 63
+    if lead < 0xE0:
+        return (lead & 31) << 6 | one, 2
+    two = np.int64(data[at + np.uint64(2)]) & 63
+    if lead < 0xF0:
+        return (lead & 15) << 12 | one << 6 | two, 3
+    return (lead & 7) << 18 | one << 12 | two << 6 | np.int64(data[at + np.uint64(3)]) & 63, 4
 
 
 @njit(cache=True, nogil=True)
@@ -309,9 +311,11 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # n
 
 @njit(cache=True, nogil=True)
 def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any) -> Any:
-    """Every character by its packed form in `table`; `out` has twice the room of the input. Returns the new offsets."""
+    """Every character by its packed form in `table`; `out` has twice the room of the input and eight bytes. Returns the
+    new offsets.
+    """
     ends = np.zeros(len(offsets), np.int32)
-    o = 0
+    o: Any = np.uint64(0)
     for row in range(len(offsets) - 1):
         i, end = offsets[row], offsets[row + 1]
         while i < end:
@@ -321,10 +325,11 @@ def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any) -> An
                 packed = np.uint64(0)  # the line feed speaks for both
             elif code == 0x09 and keep_tabs[row]:
                 packed = np.uint64(0x0901)
-            for _ in range(np.int64(packed & np.uint64(0xFF))):
+            length = packed & np.uint64(0xFF)
+            for k in range(8):  # one store, however many of them count
                 packed >>= np.uint64(8)
-                out[o] = packed & np.uint64(0xFF)
-                o += 1
+                out[o + np.uint64(k)] = packed & np.uint64(0xFF)
+            o += length
             i += size
         ends[row + 1] = o
     return ends
@@ -358,8 +363,8 @@ def rewritten(texts: pa.StringArray, table: Table, keep_tabs: npt.NDArray[np.boo
 
 def scatter(texts: pa.StringArray, rows: npt.NDArray[np.int64], new: pa.StringArray) -> pa.StringArray:
     """The texts with those at `rows`, in rising order, replaced."""
-    if len(rows) == len(texts):
-        return new
+    if len(rows) in (0, len(texts)):
+        return new if len(rows) else texts
     chosen = np.zeros(len(texts), bool)
     chosen[rows] = True
     return pc.replace_with_mask(texts, pa.array(chosen), new)

@@ -6,6 +6,7 @@ is merely dull. They are tried in the order of `REASONS`; the first that fits a 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from chimed import signs
+from chimed.characters import BLANK, HAN, LATIN, LETTER, LINE
 from chimed.dedup.minhash import buffers
-from chimed.text import fold, han_share
+from chimed.text import alike, census
 
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.int64]
@@ -47,7 +49,7 @@ REASONS: dict[str, str] = {
 _SHORTEST = {"passage": 10, "dialogue": 8, "exam": 3, "preference": 8}  # characters, over all texts of a record
 # Reasons that hold for training text only.
 _TRAINING = ("not-chinese", "mostly-symbols", "only-courtesy", "machine-reworded")
-_HAN = 0.05
+_HAN = 20  # one character of so many is Han
 _REPEATED = 0.85  # share of a text that stood shortly before
 _REPEATED_FROM = 120  # bytes, 40 Han characters: what is shorter may well say 好的好的
 
@@ -74,7 +76,7 @@ def verdicts(shape: str, table: pa.Table, *, trains: bool = True) -> pa.StringAr
     return names.take(pa.array(verdict, mask=verdict < 0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _View:
     """A table as the rules see it.
 
@@ -87,6 +89,17 @@ class _View:
     row: Codes
     asked: pa.Array
     answer: pa.Array
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int32]:
+        """How many characters of each kind every text has."""
+        return census(self.texts)
+
+    @cached_property
+    def length(self) -> Codes:
+        """Characters a text."""
+        length: Codes = self.kinds.sum(axis=1)
+        return length
 
     def any(self, mask: Mask) -> Mask:
         """Which rows have a text in the mask."""
@@ -105,6 +118,13 @@ def _numpy(mask: pa.Array) -> Mask:
 
 def _has(texts: pa.Array, pattern: str) -> Mask:
     return _numpy(pc.match_substring_regex(texts, pattern))
+
+
+def _often(texts: pa.Array, pattern: str) -> Mask:
+    """As `_has`, for a column in which the same texts come again and again."""
+    distinct = texts.dictionary_encode()
+    found: Mask = _has(distinct.dictionary, pattern)[distinct.indices]
+    return found
 
 
 def _lists(column: pa.ListArray) -> tuple[Codes, pa.Array]:
@@ -162,7 +182,7 @@ def _fact_view(columns: dict[str, Any]) -> _View:
 
 
 def _empty(view: _View) -> Mask:
-    blank = view.any(~_has(view.texts, r"\S"))
+    blank = view.any(_numpy(pc.or_(pc.ascii_is_space(view.texts), pc.equal(view.texts, ""))))
     none: Mask = np.bincount(view.row, minlength=len(view.asked)) == 0
     return blank | none
 
@@ -178,17 +198,18 @@ def _nothing_said(view: _View) -> Mask:
 
 
 def _short(shape: str) -> Callable[[_View], Mask]:
-    return lambda view: view.total(pc.utf8_length(view.texts).to_numpy()) < _SHORTEST[shape]
+    return lambda view: view.total(view.length) < _SHORTEST[shape]
 
 
 def _foreign(view: _View) -> Mask:
-    return ~view.any(np.asarray(han_share(view.texts)) >= _HAN)
+    shown = view.length - view.kinds[:, BLANK] - view.kinds[:, LINE]
+    return ~view.any(_HAN * view.kinds[:, HAN] >= np.maximum(shown, 1))
 
 
 def _symbols(view: _View) -> Mask:
-    # Han characters are letters: only rows with a text that is not mostly Han need the slow look.
-    rows = view.any(np.asarray(han_share(view.texts)) < 0.5)
-    places = np.flatnonzero(rows[view.row])
+    # Only rows where not even half of the characters are sure to be letters need the slow look.
+    letters = view.kinds[:, HAN] + view.kinds[:, LATIN] + view.kinds[:, LETTER]
+    places = np.flatnonzero((view.total(2 * letters - view.length) < 0)[view.row])
     texts = view.texts.take(pa.array(places))
     shown = pc.utf8_length(texts).to_numpy() - pc.count_substring_regex(texts, r"\s").to_numpy()
     surplus = np.zeros(len(view.texts), np.int64)
@@ -198,17 +219,15 @@ def _symbols(view: _View) -> Mask:
 
 
 def _repeated(view: _View) -> Mask:
-    share = np.zeros(len(view.texts))
-    _repeats(*buffers(view.texts), share)
-    return view.any(share > _REPEATED)
+    return view.any(_repeats(*buffers(view.texts)))
 
 
 @njit(cache=True, nogil=True)
-def _repeats(offsets: Any, data: Any, share: Any) -> None:
-    """The share of the 12-byte grams (4 Han characters) of each text that stood within the 192 bytes before.
+def _repeats(offsets: Any, data: Any) -> Any:
+    """Which texts of the least size or more stood, in 12-byte grams (4 Han characters), within the 192 bytes before.
 
-    Texts below the least size are left at 0. The table keeps the last place of each hash; a clash can only hide a
-    repeat, since the hash itself is compared.
+    The table keeps the last place of each hash; a clash can only hide a repeat, since the hash itself is compared. A
+    text is given up once too many grams are new: few are read to the end.
     """
     size, near = 12, 192
     places = np.full(4096, -1, np.int64)
@@ -217,11 +236,13 @@ def _repeats(offsets: Any, data: Any, share: Any) -> None:
     top = np.uint64(1)
     for _ in range(size):
         top *= base
-    for row in range(len(share)):
+    repeats = np.zeros(len(offsets) - 1, np.bool_)
+    for row in range(len(repeats)):
         start, stop = offsets[row], offsets[row + 1]
         if stop - start < _REPEATED_FROM:
             continue
-        again = 0
+        grams, new = stop - start - size + 1, 0
+        most = grams - int(_REPEATED * grams) + 1  # one to spare for rounding
         h = np.uint64(0)
         for place in range(start, stop):
             h = h * base + np.uint64(data[place])
@@ -229,17 +250,13 @@ def _repeats(offsets: Any, data: Any, share: Any) -> None:
                 h -= top * np.uint64(data[place - size])
             if place - start >= size - 1:
                 slot = np.int64((h * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52))
-                if places[slot] >= max(start, place - near) and hashes[slot] == h:
-                    again += 1
+                new += places[slot] < max(start, place - near) or hashes[slot] != h
+                if new > most:
+                    break
                 places[slot] = place
                 hashes[slot] = h
-        share[row] = again / (stop - start - size + 1)
-
-
-def _same(one: pa.Array, other: pa.Array) -> Mask:
-    """Which pairs are one text but for case, width and punctuation."""
-    folded = fold(one)
-    return _numpy(pc.and_(pc.equal(folded, fold(other)), pc.not_equal(folded, "")))
+        repeats[row] = (grams - new) / grams > _REPEATED
+    return repeats
 
 
 def _few_options(view: _View) -> Mask:
@@ -275,32 +292,39 @@ def _named(view: _View) -> Mask:
 
 
 def _noise(view: _View) -> Mask:
-    named = _has(view.answer, signs.NOISE) | _half(view.answer)
-    tail = np.where(_named(view), named, _has(view.answer, signs.VALUE_NOISE))
-    noise: Mask = tail.astype(bool) | _has(view.columns["head"], signs.NOISE)
-    return noise
+    named = _named(view)
+    names, values = (view.answer.filter(pa.array(some)) for some in (named, ~named))
+    tail = np.zeros(len(named), bool)
+    tail[named] = _has(names, signs.NOISE) | _half(names)
+    tail[~named] = _has(values, signs.VALUE_NOISE)
+    return tail | _often(view.columns["head"], signs.NOISE)
 
 
 def _half(texts: pa.Array) -> Mask:
     """Names that were cut in the middle of a bracket."""
+    found = _has(texts, "[（(）)]")
+    some = texts.filter(pa.array(found))
     opened, closed = (
-        pc.add(pc.count_substring(texts, wide), pc.count_substring(texts, narrow)) for wide, narrow in ("（(", "）)")
+        pc.add(pc.count_substring(some, wide), pc.count_substring(some, narrow)) for wide, narrow in ("（(", "）)")
     )
-    return _numpy(pc.not_equal(opened, closed))
+    found[found] = _numpy(pc.not_equal(opened, closed))
+    return found
 
 
 def _link(view: _View) -> Mask:
-    return _has(view.columns["head"], signs.LINK) | (_named(view) & _has(view.answer, signs.LINK))
+    return _often(view.columns["head"], signs.LINK) | (_named(view) & _has(view.answer, signs.LINK))
 
 
 def _loop(view: _View) -> Mask:
-    return _named(view) & _same(view.columns["head"], view.answer)
+    return _named(view) & alike(view.columns["head"], view.answer)
 
 
 def _sentence(view: _View) -> Mask:
     def told(texts: pa.Array) -> Mask:
         length = pc.utf8_length(texts).to_numpy()
-        found: Mask = (length > 60) | ((length > 15) & _has(texts, "[。！？!?；;\n]."))
+        found: Mask = length > 60
+        long = np.flatnonzero(length > 15)
+        found[long] |= _has(texts.take(pa.array(long)), "[。！？!?；;\n].")
         return found
 
     return told(view.columns["head"]) | (_named(view) & told(view.answer))
@@ -315,8 +339,7 @@ def _courtesy(view: _View) -> Mask:
 
 def _reworded(view: _View) -> Mask:
     offsets, contents = _lists(view.columns["turns"])
-    turns = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), contents)
-    return signs.reworded(pc.binary_join(turns, "\n"))
+    return signs.reworded(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), contents))
 
 
 _VIEWS: dict[str, Callable[[dict[str, Any]], _View]] = {
@@ -335,7 +358,7 @@ _COMMON: dict[str, Callable[[_View], Mask]] = {
 }
 _ANSWERED: dict[str, Callable[[_View], Mask]] = {
     "answer-is-url": lambda view: _has(view.answer, signs.URL),
-    "answer-repeats-question": lambda view: _same(view.asked, view.answer),
+    "answer-repeats-question": lambda view: alike(view.asked, view.answer),
 }
 _RULES: dict[str, dict[str, Callable[[_View], Mask]]] = {
     "passage": {**_COMMON, "too-short": _short("passage")},
@@ -360,7 +383,7 @@ _RULES: dict[str, dict[str, Callable[[_View], Mask]]] = {
         **_COMMON,
         **_ANSWERED,
         "too-short": _short("preference"),
-        "chosen-equals-rejected": lambda view: _same(view.columns["chosen"], view.columns["rejected"]),
+        "chosen-equals-rejected": lambda view: alike(view.columns["chosen"], view.columns["rejected"]),
     },
     # A name can be Latin and a value a number: of the common rules only those that speak of any text.
     "fact": {

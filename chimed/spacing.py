@@ -21,6 +21,7 @@ from chimed.characters import (
     DOT,
     ELLIPSIS,
     HAN,
+    LETTER,
     LIMIT,
     LINE,
     OTHER,
@@ -127,6 +128,13 @@ def _trim(out: Any, start: Any, o: Any) -> Any:
     return o
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _copy(data: Any, i: Any, size: Any, out: Any, o: Any) -> None:
+    source, target = np.uint64(i), np.uint64(o)  # unsigned: see `decode`
+    for k in range(np.uint64(size)):
+        out[target + k] = data[source + k]
+
+
 @njit(cache=True, nogil=True)
 # One loop, however long: a call for each character makes it ten times slower.
 def _row(data: Any, i: Any, end: Any, kind: Any, out: Any, o: Any) -> Any:  # noqa: PLR0912, PLR0915
@@ -138,6 +146,11 @@ def _row(data: Any, i: Any, end: Any, kind: Any, out: Any, o: Any) -> Any:  # no
     while i < end:
         code, size = decode(data, i)
         this = _kind(code, kind)
+        if this <= LETTER and o > start and not (gap or lines):  # nearly every character: the rest would do the same
+            _copy(data, i, size, out, o)
+            i, o = i + size, o + size
+            before, last, word = last, this, word + 1
+            continue
         if this in (BLANK, LINE):
             gap |= this == BLANK
             lines += this == LINE
@@ -174,10 +187,8 @@ def _row(data: Any, i: Any, end: Any, kind: Any, out: Any, o: Any) -> Any:  # no
         if this in (DOT, ELLIPSIS, DASH):
             i, o = _run(data, i, end, o, out, last)
         else:
-            for k in range(size):
-                out[o + k] = data[i + k]
-            o += size
-            i += size
+            _copy(data, i, size, out, o)
+            i, o = i + size, o + size
         before, last, mark = last, this, code
         if this in (PAUSE, STOP, WIDE):
             word = singles = 0

@@ -9,19 +9,20 @@ import re
 from collections.abc import Callable
 from functools import cache, partial
 from html.entities import html5
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import opencc
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit
 
 from chimed import characters as ch
 from chimed.privacy import mask
 from chimed.spacing import arrange
 
-__all__ = ["clean", "fold", "han_share", "language", "mask"]
+__all__ = ["alike", "census", "clean", "fold", "han_share", "language", "mask"]
 
 Script = Literal["simplified", "as-is"]
 Rules = tuple[tuple[str, str], ...]
@@ -41,17 +42,21 @@ def clean(texts: ch.Strings, *, script: Script = "simplified") -> pa.StringArray
     >>> clean(pa.array(["你好！！！　　血壓１２０／８０，<br>PaO&lt;sub&gt;2&lt;/sub&gt;<8kPa，"]))[0].as_py()
     '你好！血压120/80，\\nPaO2<8kPa'
     """
-    whole = rows = ch.whole(texts)
-    where = np.arange(len(rows))
-    while len(rows):
-        needs = _needs(rows, script)
+    texts = ch.whole(texts)
+    rounds: list[tuple[pa.StringArray, npt.NDArray[np.int64]]] = []
+    while True:
+        needs = _needs(texts, script)
         hit = np.flatnonzero(needs)
-        before = rows.take(pa.array(hit))
+        before = texts.take(pa.array(hit))
         after = _step(before, needs[hit])
         changed = np.flatnonzero(pc.not_equal(before, after).to_numpy(zero_copy_only=False))
-        rows, where = after.take(pa.array(changed)), where[hit[changed]]
-        whole = ch.scatter(whole, where, rows)
-    return whole
+        if not len(changed):
+            break
+        rounds.append((texts, hit[changed]))
+        texts = after.take(pa.array(changed))
+    for before, rows in reversed(rounds):
+        texts = ch.scatter(before, rows, texts)
+    return texts
 
 
 def fold(texts: ch.Strings) -> pa.StringArray:
@@ -66,13 +71,30 @@ def fold(texts: ch.Strings) -> pa.StringArray:
     return ch.rewritten(ch.whole(texts), ch.tables().fold)
 
 
+def alike(one: ch.Strings, other: ch.Strings) -> npt.NDArray[np.bool_]:
+    """Which pairs of texts fold to the same key, and not to an empty one.
+
+    >>> alike(pa.array(["高血压？", "高血压", "？"]), pa.array(["高血壓。", "低血压", "！"])).tolist()
+    [True, False, False]
+    """
+    pairs = (*ch.buffers(ch.whole(one)), *ch.buffers(ch.whole(other)))
+    same: npt.NDArray[np.bool_] = _alike(*pairs, ch.tables().fold)
+    return same
+
+
+def census(texts: ch.Strings) -> npt.NDArray[np.int32]:
+    """How many characters of each kind, as `chimed.characters` numbers them, every text has: shape (n, 16)."""
+    counts: npt.NDArray[np.int32] = ch.census(*ch.buffers(ch.whole(texts)), ch.tables().kind)
+    return counts
+
+
 def han_share(texts: ch.Strings) -> pa.DoubleArray:
     """The share of Han characters among those that are not blank; 0 for a text without any.
 
     >>> han_share(pa.array(["血糖 6.1", ""])).to_pylist()
     [0.4, 0.0]
     """
-    counts = _census(texts)
+    counts = census(texts)
     shown = counts.sum(axis=1) - counts[:, ch.BLANK] - counts[:, ch.LINE]
     return pa.array(counts[:, ch.HAN] / np.maximum(shown, 1))
 
@@ -87,22 +109,48 @@ def language(texts: ch.Strings) -> pa.StringArray:
     >>> language(pa.array(["HBV-DNA 检查结果正常吗", "What is HBV?", "薬を飲みました", "12.5"])).to_pylist()
     ['zh', 'en', 'other', 'other']
     """
-    counts = _census(texts)
+    counts = census(texts)
     han, latin, kana = counts[:, ch.HAN], counts[:, ch.LATIN], counts[:, ch.KANA]
     letters = np.maximum(han + latin + kana + counts[:, ch.LETTER], 1)
     chinese = (han >= 0.3 * letters) & (kana < 0.05 * letters)
     return pa.array(np.select([chinese, latin >= 0.5 * letters], ["zh", "en"], "other"), pa.string())
 
 
+@njit(cache=True, nogil=True)
+def _next(data: Any, i: Any, end: Any, table: Any) -> Any:
+    """The bytes that `table` has for the first character from byte i on that has any, and the byte after it; or 0."""
+    packed = np.uint64(0)
+    while i < end and not packed:
+        code, size = ch.decode(data, i)
+        packed = table[code] if code < ch.LIMIT else np.uint64(0)
+        i += size
+    return packed >> np.uint64(8), i
+
+
+@njit(cache=True, nogil=True)
+def _alike(offsets: Any, data: Any, others: Any, other_data: Any, table: Any) -> Any:
+    """Which pairs of texts `table` makes one, and not an empty one: read only until they differ."""
+    same = np.zeros(len(offsets) - 1, np.bool_)
+    low, eight = np.uint64(0xFF), np.uint64(8)
+    for row in range(len(same)):
+        end, stop = offsets[row + 1], others[row + 1]
+        one, i = _next(data, offsets[row], end, table)
+        other, j = _next(other_data, others[row], stop, table)
+        some = one != 0
+        while one and one & low == other & low:
+            one, other = one >> eight, other >> eight
+            if not one:
+                one, i = _next(data, i, end, table)
+            if not other:
+                other, j = _next(other_data, j, stop, table)
+        same[row] = some and one == other
+    return same
+
+
 def _arrange(texts: pa.StringArray) -> pa.StringArray:
     offsets, data = ch.buffers(texts)
     out = np.empty(2 * int(offsets[-1] - offsets[0]) + 8, np.uint8)
     return ch.from_buffers(arrange(offsets, data, ch.tables().kind, out), out)
-
-
-def _census(texts: ch.Strings) -> npt.NDArray[np.int32]:
-    counts: npt.NDArray[np.int32] = ch.census(*ch.buffers(ch.whole(texts)), ch.tables().kind)
-    return counts
 
 
 _CODE = (
@@ -127,6 +175,9 @@ def _needs(texts: pa.StringArray, script: Script) -> npt.NDArray[np.uint16]:
 
 def _step(texts: pa.StringArray, needs: npt.NDArray[np.uint16]) -> pa.StringArray:
     """Each text after the steps it needs, once through."""
+    rare = np.flatnonzero(needs & ~np.uint16(ch.ARRANGE))
+    if len(rare) < len(texts):  # most are arranged and nothing else: the other steps do not copy them
+        return ch.scatter(_arrange(texts), rare, _step(texts.take(pa.array(rare)), needs[rare]))
     for need, repair in _REPAIRS:
         rows = np.flatnonzero(needs & need)
         if len(rows):
@@ -156,7 +207,7 @@ def _ungarble(texts: pa.StringArray) -> pa.StringArray:
         han = sum("\u4e00" <= c <= "\u9fff" for c in high)
         return plain if 2 * han > len(high) else text
 
-    return pa.array([again(text) for text in texts.to_pylist()], pa.string())
+    return _each(again, texts)
 
 
 _ENTITY = re.compile(r"&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&65533;")
@@ -187,13 +238,16 @@ def _markup(texts: pa.StringArray) -> pa.StringArray:
         name = found[1] or "#65533"
         return html.unescape(f"&{name};") if name[0] == "#" else html5.get(f"{name};", found[0])
 
-    def entities(part: pa.StringArray) -> pa.StringArray:
-        decoded = (_ENTITY.sub(decode, text) for text in part.to_pylist())
-        return pa.array([_RAISED.sub(lambda m: m[1].translate(_UP), text) for text in decoded], pa.string())
+    def entities(text: str) -> str:
+        return _RAISED.sub(lambda m: m[1].translate(_UP), _ENTITY.sub(decode, text))
 
-    texts = _where(texts, r"(?i)&#?\w{2,31};|<sup>", entities)
+    texts = _where(texts, r"(?i)&#?\w{2,31};|<sup>", partial(_each, entities))
     texts = _where(texts, r"(?i)</?[a-z!]|\[/?su[bp]\]", lambda part: _sub(part, _TAGS))
     return _where(texts, _LETTER_TAG, lambda part: _sub(part, ((r"(?i)</?[abiqsu](?:\s[^<>]*)?>", ""),)))
+
+
+def _each(repair: Callable[[str], str], texts: pa.StringArray) -> pa.StringArray:
+    return pa.array(map(repair, texts.to_pylist()), pa.string())
 
 
 def _where(texts: pa.StringArray, pattern: str, repair: Callable[[pa.StringArray], pa.StringArray]) -> pa.StringArray:
@@ -211,25 +265,28 @@ _ESCAPES: Rules = (
     (r"\\u(?:3000|00[aA]0)", " "),
     (r"\\u00[01][0-9a-fA-F]|\\u200[b-fB-F]|\\u[fF][eE][fF]{2}", ""),
 )
-_GAP = r"[^\p{Han}\n]{0,2}"
+_GAP = r"[^\u3005\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\n]{0,2}"  # nothing, or what is not Han
 # What web pages leave behind: a sign that a text may hold it (cheap to look for), what it is, what stays.
-_RESIDUE = (
-    (r"详细\]", r"^>>.*\[详细\]$|\[详细\]", ""),
-    ("搜集整理", rf"(?:资料来源\s*[:：]\s*)?医{_GAP}学{_GAP}教{_GAP}育{_GAP}网{_GAP}搜集整理", ""),
-    ("点击", r"(?m)(?:附件[：:]\s*)?点击(?:查看|打开|展开)(?:大图|图片|更多|详情|全文|原文|全部)?\s*[>»]*$", ""),
-    ("查看|展开|详情", r"(?m)(^|[。！？…\s])(?:查看|展开|更多)(?:更多|全文|详情|全部)\s*[>»]*$", r"\1"),
-    (
-        "以上是对",  # the farewell of a platform
-        r"(?m)以上是对[^\n。]{0,120}问题的?建议[,，。]?([希期]望对您有[帮协]助)?[,，。!！]*(祝您(身体)?(早日)?(恢复)?(健康|降))?[!！。]?$",
-        "",
-    ),
-    (r"[,，]\s*无$", r"([^史敏病症状]|^)[,，]\s*无$", r"\1"),  # an empty field that was glued to the one before
+_RESIDUE = tuple(
+    (sign, partial(re.compile(pattern, re.ASCII).sub, left))
+    for sign, pattern, left in (
+        (r"详细\]", r"^>>.*\[详细\]\Z|\[详细\]", ""),
+        ("搜集整理", rf"(?:资料来源\s*[:：]\s*)?医{_GAP}学{_GAP}教{_GAP}育{_GAP}网{_GAP}搜集整理", ""),
+        ("点击", r"(?m)(?:附件[：:]\s*)?点击(?:查看|打开|展开)(?:大图|图片|更多|详情|全文|原文|全部)?\s*[>»]*$", ""),
+        ("查看|展开|详情", r"(?m)(^|[。！？…\s])(?:查看|展开|更多)(?:更多|全文|详情|全部)\s*[>»]*$", r"\1"),
+        (
+            "以上是对",  # the farewell of a platform
+            r"(?m)以上是对[^\n。]{0,120}问题的?建议[,，。]?([希期]望对您有[帮协]助)?[,，。!！]*(祝您(身体)?(早日)?(恢复)?(健康|降))?[!！。]?$",
+            "",
+        ),
+        (r"[,，]\s*无$", r"([^史敏病症状]|^)[,，]\s*无\Z", r"\1"),  # an empty field that was glued to the one before
+    )
 )
 
 
 def _residue(texts: pa.StringArray) -> pa.StringArray:
-    for sign, pattern, left in _RESIDUE:
-        texts = _where(texts, sign, partial(pc.replace_substring_regex, pattern=pattern, replacement=left))
+    for sign, repair in _RESIDUE:
+        texts = _where(texts, sign, partial(_each, repair))
     return texts
 
 
@@ -253,7 +310,7 @@ def _simplify(texts: pa.StringArray) -> pa.StringArray:
             text = text.replace(stand_in, char)
         return text
 
-    plain = pa.array([simple(text) for text in texts.to_pylist()], pa.string())
+    plain = _each(simple, texts)
     return ch.rewritten(plain, ch.tables().clean, np.ones(len(plain), bool))
 
 

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pyarrow as pa
 from hypothesis import given, settings
 
-from chimed.text import clean, fold, han_share, language, mask
+from chimed.text import alike, clean, fold, han_share, language, mask
 
 PIECES = [
     *"头痛高血压氣壓癥噁瞤著乾",
@@ -86,6 +86,14 @@ def test_clean_twice_is_clean_once(texts: list[str], script: str) -> None:
 def test_fold_twice_is_fold_once(texts: list[str]) -> None:
     once = fold(pa.array(texts, pa.string()))
     assert fold(once).to_pylist() == once.to_pylist()
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(TEXT, TEXT) | TEXT.map(lambda text: (text, f"，{text.upper()}！")), max_size=8))
+def test_alike_is_what_folds_to_the_same(pairs: list[tuple[str, str]]) -> None:
+    one, other = (pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1))
+    keys = zip(fold(one).to_pylist(), fold(other).to_pylist(), strict=True)
+    assert alike(one, other).tolist() == [a == b != "" for a, b in keys]
 
 
 @settings(deadline=None, max_examples=300)

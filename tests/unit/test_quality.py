@@ -1,10 +1,16 @@
 """Every reason fires on a row made for it, and rows that only look like it are kept."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
 
+from chimed import signs
 from chimed.quality import REASONS, verdicts
 from chimed.records import Body, Dialogue, Exam, Fact, Passage, Preference, Record, Turn, shape_of, to_table
 
@@ -160,3 +166,39 @@ def test_a_conversation_says_more_than_courtesy_somewhere() -> None:
     assert verdicts("dialogue", courteous, trains=False).to_pylist() == [None]
     assert verdicts("dialogue", table("先去医院做血常规检查。", "不客气")).to_pylist() == [None]
     assert verdicts("dialogue", table("可以的。")).to_pylist() == [None]
+
+
+# Every word of every sign, whole and cut, and what may stand beside it.
+WORDS = [word for sign in (*signs.NEVER, *signs.SELDOM) for word in signs.words(sign)]
+AROUND = st.sampled_from([*"疫苗降低恢复重反处您好，。乙𠀀a\n", "疫苗", "降低", "恢复", "乙肝"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.lists(
+            st.lists(st.sampled_from(WORDS) | st.sampled_from(WORDS).map(lambda w: w[:-1]) | AROUND).map("".join),
+            max_size=3,
+        ),
+        max_size=4,
+    )
+)
+def test_reworded_is_what_the_signs_say(talks: list[list[str]]) -> None:
+    def count(text: str, group: tuple[str, ...]) -> int:
+        found = [s for s in group if any(word in text for word in signs.words(s))]
+        return sum(re.search(signs.WHERE.get(sign, ""), text) is not None for sign in found)
+
+    texts = ["\n".join(talk) for talk in talks]
+    expected = [2 * count(text, signs.NEVER) + count(text, signs.SELDOM) > 1 for text in texts]
+    assert signs.reworded(pa.array(talks, pa.list_(pa.string()))).tolist() == expected
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.text("头痛ab1，。+-=① \u0301", max_size=30), min_size=1, max_size=5))
+def test_symbols_are_counted_where_it_matters(texts: list[str]) -> None:
+    column = pa.array(texts)
+    found = reasons(*(Passage(text) for text in texts))
+    signs_of, shown = pc.count_substring_regex(column, signs.SYMBOL), pc.count_substring_regex(column, r"\S")
+    for reason, many, all_shown in zip(found, signs_of.to_pylist(), shown.to_pylist(), strict=True):
+        first = list(REASONS).index(reason) if reason else len(REASONS)
+        assert first <= list(REASONS).index("mostly-symbols") if 2 * many > all_shown else reason != "mostly-symbols"
