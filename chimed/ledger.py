@@ -106,9 +106,15 @@ def _verdicts(
         by[at[repeated]] = ids.take(pa.array(np.searchsorted(kept_rows, repeat[repeated]))).to_numpy(
             zero_copy_only=False
         )
-        detail[at[leaked]] = [f"share {share:.3f}" for share in decision.share[own[leaked]]]
-        detail[at[repeated]] = [f"similarity {value:.3f}" for value in decision.similarity[own[repeated]]]
+        detail[at[leaked]] = _told("share", decision.share[own[leaked]])
+        detail[at[repeated]] = _told("similarity", decision.similarity[own[repeated]])
     return verdict, pa.array(by, pa.string()), pa.array(detail, pa.string())
+
+
+def _told(word: str, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.object_]:
+    """Numbers in words; each one that occurs is worded once."""
+    some, which = np.unique(numbers, return_inverse=True)
+    return np.array([f"{word} {number:.3f}" for number in some], object)[which]
 
 
 def look_up(path: Path, name: str) -> pa.Table:

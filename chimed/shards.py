@@ -179,7 +179,8 @@ def _render_facts(task: Render, writers: Sequence["_Runs"]) -> None:
             if part.kept.get("fact") and part.split == "train"
             if writer.stage == "dpo" or part.source in writer.choice.limits
         )
-        wanted[known, tuple(writer.choice.limits)].append(writer)
+        told = {task.parts[number].source for number in known}
+        wanted[known, tuple(source for source in writer.choice.limits if source in told)].append(writer)
     for (known, trust), alike in wanted.items():
         merged = graph.canonical(_facts(task.parts, known, decision), trust)
         for make in dict.fromkeys(_MAKES[writer.stage] for writer in alike):
@@ -238,7 +239,9 @@ class _Runs:
                 self._add_facts(rows)
             else:
                 rows = pa.concat_tables([self.held[source], rows]) if source in self.held else rows
-                self.held[source] = rows.take(pa.array(np.argsort(rows["order"].to_numpy())[:cap]))
+                if len(rows) > cap:
+                    rows = rows.take(pa.array(np.argsort(rows["order"].to_numpy())[:cap]))
+                self.held[source] = rows
 
     def _add_facts(self, rows: pa.Table) -> None:
         for at in range(0, len(rows), RUN_ROWS):
@@ -288,23 +291,22 @@ def _finished(target: Target) -> Runs:
     return Runs(files, done["size"], done["departments"])
 
 
-def shard(task: Shard) -> tuple[dict[str, int], float]:
-    """Write one shard: the rows of all runs that fall into its range of the shuffle; how many they are by source, and
-    the CPU-seconds that it took."""
+def shard(task: Shard) -> tuple[list[stages.Measured], float]:
+    """Write one shard: the rows of all runs that fall into its range of the shuffle; what they are like, and the
+    CPU-seconds that it took."""
     began = time.process_time()
     low = task.number * 2**64 // task.count
     high = (task.number + 1) * 2**64 // task.count
     pieces = list(_pieces(task.runs, low, high))
     if not pieces:
-        return {}, time.process_time() - began
+        return [], time.process_time() - began
     table = pa.concat_tables(pieces).combine_chunks()
     if task.dropped is not None:
         table = table.filter(pa.array(~np.isin(table["shuffle"].to_numpy(), np.load(task.dropped)))).combine_chunks()
     table = table.take(pc.sort_indices(table, [("shuffle", "ascending"), ("id", "ascending")])).drop(["shuffle"])
     table = table.replace_schema_metadata(None)
     pq.write_table(table, task.path, compression="zstd", compression_level=3, row_group_size=RUN_ROWS)
-    rows = {entry["values"]: entry["counts"] for entry in table["source"].value_counts().to_pylist()}
-    return rows, time.process_time() - began
+    return [stages.measure(batch) for batch in table.to_batches()], time.process_time() - began
 
 
 def _pieces(runs: Sequence[Path], low: int, high: int) -> Iterator[pa.Table]:

@@ -6,6 +6,7 @@ A card is made from the stage's folder alone: its manifest, its shards (for a fe
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from chimed.publish.wording import FORBIDDEN, LIMITS, WHAT
 from chimed.recipe import load_recipe
 
 EXAMPLES = 3
+_LOOK = 1024  # rows looked at together for examples: shards are shuffled, the first few hold them
 PLOTS = {"plot-sources.png": "What became of the units of each source", "plot-lengths.png": "Lengths of the rows"}
 LICENCE = "LICENSE.md"
 _HUB = {name.lower() for name in REDISTRIBUTABLE} | {"cc-by-nd-4.0", "cc-by-nc-nd-4.0"}
@@ -206,7 +208,7 @@ def _examples(found: Finished, sources: list[Licensed]) -> list[dict[str, Any]]:
     size = {source.name: source.rows for source in sources}
     wanted = sorted(_free(sources) or size, key=lambda name: (-size[name], name))[:EXAMPLES]
     rows: dict[str, dict[str, Any]] = {}
-    for _, batch in statistics.batches(found):
+    for _, batch in statistics.batches(found, _LOOK):
         for name in [name for name in wanted if name not in rows]:
             place = batch["source"].index(name).as_py()
             if place >= 0:
@@ -246,7 +248,7 @@ def _load(found: Finished) -> list[str]:
 
 def _rebuild(manifest: dict[str, Any]) -> list[str]:
     commit = f", commit `{manifest['commit']}`" if manifest["commit"] else ""
-    default = load_recipe().digest == manifest["recipe_digest"]
+    default = _default_recipe() == manifest["recipe_digest"]
     recipe = (
         "The recipe is the default one"
         if default
@@ -265,3 +267,9 @@ def _rebuild(manifest: dict[str, Any]) -> list[str]:
         "The same recipe and raw files give the same bytes; `manifest.json` has each file's sha256, the versions of",
         "the libraries, and what became of each raw file; `chimed why ID` says it of each row.",
     ]
+
+
+@cache
+def _default_recipe() -> str:
+    """The digest of the recipe that comes with chimed."""
+    return load_recipe().digest

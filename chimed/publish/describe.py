@@ -5,13 +5,10 @@ import importlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow.compute as pc
 
 from chimed.engine import Engine
 from chimed.errors import BuildError
@@ -21,6 +18,7 @@ from chimed.publish.card import LICENCE, PLOTS, card, licence
 from chimed.publish.finished import Finished
 from chimed.publish.tokens import fetched, tokens
 from chimed.recipe import Loaded
+from chimed.stages import Measured
 
 CARD = "README.md"
 MEASURED = ("size", "languages", "from_facts", "reasons", "repeats", "equal", "leaks", "tokenizer")
@@ -28,15 +26,20 @@ _FOREIGN = 0.01  # share of rows without a Han character from which English is n
 
 
 def describe(
-    found: Finished, measured: dict[str, Any], loaded: Loaded, ledger: Path, pool: Engine, progress: Progress
+    found: Finished,
+    measured: Sequence[tuple[str, Measured]],
+    loaded: Loaded,
+    ledger: Path,
+    pool: Engine,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write the card, and LICENSE.md where the Hub asks for it, into a stage's folder; what they tell, to be kept.
 
-    found: the stage as far as it is, its manifest with the names of its shards. measured: what `measure` gives for it.
-    ledger: that of its build. The result has the keys `MEASURED`, for the manifest, all of them about the sources of
-    the stage alone.
+    found: the stage as far as it is, its manifest with the names of its shards. measured: its rows, each piece with
+    its split. ledger: that of its build. The result has the keys `MEASURED`, for the manifest, all of them about the
+    sources of the stage alone.
     """
-    told = {**measured, **_ledger(found, statistics_of(ledger)), "tokenizer": {}}
+    told = {**figures(measured), **_ledger(found, statistics_of(ledger)), "tokenizer": {}}
     name = loaded.recipe.tokenizer
     if name:
         path = loaded.tokenizer or fetched(name)
@@ -59,18 +62,12 @@ def _tally(ledger: Path, state: object) -> statistics.Tally:
     return statistics.tally(ledger)
 
 
-def measure(found: Finished) -> dict[str, Any]:
-    """What the shards tell: size, languages, and how many rows were made from facts."""
-    rows = foreign = facts = 0
-    for _, batch in statistics.batches(found):
-        han = np.zeros(len(batch), bool)
-        for values, places in statistics.texts(batch):
-            han[places[pc.match_substring_regex(values, r"\p{Han}").to_numpy(zero_copy_only=False)]] = True
-        rows += len(batch)
-        foreign += int((~han).sum())
-        facts += pc.sum(pc.match_substring(batch["id"], "/graph#")).as_py() or 0
-    languages = ["zh", "en"] if foreign > _FOREIGN * rows else ["zh"]
-    return {"size": statistics.size(found), "languages": languages, "from_facts": facts}
+def figures(measured: Sequence[tuple[str, Measured]]) -> dict[str, Any]:
+    """What rows tell that were measured: size, languages, and how many were made from facts."""
+    foreign, facts = (sum(getattr(own, name) for _, own in measured) for name in ("foreign", "facts"))
+    size = statistics.size(statistics.gathered(measured))
+    languages = ["zh", "en"] if foreign > _FOREIGN * size["rows"] else ["zh"]
+    return {"size": size, "languages": languages, "from_facts": facts}
 
 
 def _ledger(found: Finished, tally: statistics.Tally) -> dict[str, Any]:

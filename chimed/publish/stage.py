@@ -20,10 +20,11 @@ from chimed.engine import Engine
 from chimed.ledger import Counts
 from chimed.outcome import Outcome, Progress
 from chimed.publish.balance import balance
-from chimed.publish.describe import describe, measure
+from chimed.publish.describe import describe
 from chimed.publish.finished import Finished
 from chimed.recipe import Loaded
-from chimed.records import SPLITS
+from chimed.records import SPLITS, Split
+from chimed.stages import Measured
 
 _MOST = 200  # departments in a manifest
 
@@ -62,9 +63,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The shards of a stage: rows by source and split; pairs and departments as its manifest tells them."""
+    """The shards of a stage: rows, each piece with its split; pairs and departments as its manifest tells them."""
 
-    sources: dict[str, dict[str, int]]
+    measured: list[tuple[Split, Measured]]
     pairs: dict[str, dict[str, Any]]
     departments: dict[str, int]
 
@@ -87,17 +88,9 @@ def publish(
     runs = _render(todo, decisions, outcome, pool, progress)
     written = _shards(todo, runs, outcome, pool, progress)
     outcome.counts = ledger()
-    founds = []
     for stage in todo:
-        own = written[stage.name]
-        if own.sources:
-            content = _manifest(stage, own, outcome)
-            content["files"] = {p.name: "" for p in sorted(stage.partial.iterdir())}
-            founds.append((stage, Finished(stage.name, stage.partial, content)))
-    measured = pool.map(measure, [found for _, found in founds])
-    for number, told in sorted(measured):
-        stage, found = founds[number]
-        finished[stage.name] = _finish(stage, found, told, pool, progress)
+        if any(len(own.characters) for _, own in written[stage.name].measured):
+            finished[stage.name] = _finish(stage, written[stage.name], outcome, pool, progress)
     for stage in stages:
         if stage.name in finished:
             outcome.stages[stage.name] = finished[stage.name]
@@ -116,12 +109,12 @@ def _before(stage: Stage) -> dict[str, Any] | None:
     return before if whole else None
 
 
-def _finish(
-    stage: Stage, found: Finished, measured: dict[str, Any], pool: Engine, progress: Progress
-) -> dict[str, Any]:
+def _finish(stage: Stage, written: _Written, outcome: Outcome, pool: Engine, progress: Progress) -> dict[str, Any]:
     """Write card and manifest, and put the folder in its place."""
-    content = found.manifest
-    content |= describe(found, measured, stage.loaded, stage.out / "ledger.parquet", pool, progress)
+    content = _manifest(stage, written, outcome)
+    content["files"] = {p.name: "" for p in sorted(stage.partial.iterdir())}
+    found = Finished(stage.name, stage.partial, content)
+    content |= describe(found, written.measured, stage.loaded, stage.out / "ledger.parquet", pool, progress)
     content["files"] = {p.name: _sha256(p) for p in sorted(stage.partial.iterdir())}
     text = json.dumps(content, ensure_ascii=False, indent=1)
     (stage.partial / "manifest.json.partial").write_text(text + "\n", encoding="utf-8")
@@ -203,7 +196,8 @@ def _shards(
     progress: Progress,
 ) -> dict[str, _Written]:
     """Write the shards of every split of every stage."""
-    tasks, places = [], []
+    tasks: list[shards.Shard] = []
+    places: list[tuple[Any, Split]] = []
     pairs: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in stages:
         own = runs[stage.name]
@@ -219,27 +213,21 @@ def _shards(
                 tasks.append(shards.Shard(files, dropped, number, count, path))
                 places.append((stage.name, split))
     advance = progress.step("write", len(tasks))
-    rows: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    found: dict[int, list[Measured]] = {}
     seconds = 0.0
-    for number, (counts, took) in pool.map(shards.shard, tasks):
-        name, split = places[number]
-        for source, count in counts.items():
-            rows[name][source][split] += count
+    for number, (measured, took) in pool.map(shards.shard, tasks):
+        found[number] = measured
         seconds += took
         advance(1)
     outcome.seconds["shards"] = seconds
-    return {
-        stage.name: _Written(
-            {source: {s: own[s] for s in SPLITS if own[s]} for source, own in sorted(rows[stage.name].items())},
-            pairs[stage.name],
-            _departments(runs[stage.name]),
-        )
-        for stage in stages
-    }
+    written = {stage.name: _Written([], pairs[stage.name], _departments(runs[stage.name])) for stage in stages}
+    for number, (name, split) in enumerate(places):
+        written[name].measured.extend((split, own) for own in found[number])
+    return written
 
 
 def _manifest(stage: Stage, written: _Written, outcome: Outcome) -> dict[str, Any]:
-    megabytes, seconds, sources = outcome.bytes / 1e6, outcome.seconds, written.sources
+    megabytes, seconds, sources = outcome.bytes / 1e6, outcome.seconds, _sources(written.measured)
     rows = {split: total for split in SPLITS if (total := sum(own.get(split, 0) for own in sources.values()))}
     return {
         "stage": stage.name,
@@ -263,6 +251,15 @@ def _manifest(stage: Stage, written: _Written, outcome: Outcome) -> dict[str, An
         "pairs": written.pairs,
         "departments": written.departments,
     }
+
+
+def _sources(measured: Sequence[tuple[Split, Measured]]) -> dict[str, dict[Split, int]]:
+    """Rows by source and split."""
+    rows: defaultdict[str, Counter[Split]] = defaultdict(Counter)
+    for split, own in measured:
+        for entry in own.source.value_counts().to_pylist():
+            rows[entry["values"]][split] += entry["counts"]
+    return {source: {split: own[split] for split in SPLITS if own[split]} for source, own in sorted(rows.items())}
 
 
 def _departments(runs: list[shards.Runs]) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """The figures of a finished build: lengths of the stages' rows, and what the ledger says of every source.
 
-Everything streams: of a stage it keeps seven bytes a row (length, source, split), of the ledger nothing but counts.
+Everything streams: of a stage it keeps a few bytes a row (length, source, split), of the ledger nothing but counts.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from chimed.errors import BuildError
 from chimed.ledger import VERDICTS
 from chimed.publish.finished import Finished, finished
 from chimed.records import SPLITS
+from chimed.stages import Measured, measure
 
 BATCH = 1 << 17
-# Columns that hold no text a person reads, but names and labels.
-_UNREAD = {"id", "source", "kind", "part", "department", "discipline", "competency", "disease_group", "difficulty"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +40,35 @@ def stages(out: Path) -> dict[str, Finished]:
     return {stage.stage: stage for stage in finished(out)}
 
 
-def batches(stage: Finished) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The rows of a stage, each batch with its split."""
+def batches(stage: Finished, rows: int = BATCH // 8) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The rows of a stage, so many a batch, each with its split; what is not asked for is not read."""
     for split, paths in stage.shards().items():
-        for batch in ds.dataset(paths).to_batches(batch_size=BATCH // 8):
-            yield split, batch
+        for path in paths:
+            for batch in pq.ParquetFile(path).iter_batches(rows):
+                yield split, batch
 
 
 def lengths(stage: Finished) -> Lengths:
-    """Characters of every row of a stage: of all its texts, roles and labels left out."""
-    names = sorted(stage.manifest["sources"])
+    """Characters of every row of a stage."""
+    return gathered((split, measure(batch)) for split, batch in batches(stage))
+
+
+def gathered(measured: Iterable[tuple[str, Measured]]) -> Lengths:
+    """The lengths of rows that were measured, each piece with its split."""
+    pieces = [(split, own.source, own.characters) for split, own in measured]
+    names = sorted({name for _, source, _ in pieces for name in source.dictionary.to_pylist()})
     order: dict[str, int] = {split: place for place, split in enumerate(SPLITS)}
-    number = pa.array(names, pa.string())
     characters, source, split = [np.zeros(0, np.int32)], [np.zeros(0, np.int16)], [np.zeros(0, np.int8)]
-    for own, batch in batches(stage):
-        characters.append(_characters(batch))
-        source.append(pc.index_in(batch["source"], value_set=number).to_numpy(zero_copy_only=False).astype(np.int16))
-        split.append(np.full(len(batch), order[own], np.int8))
+    for own, encoded, count in pieces:
+        characters.append(count)
+        numbers = np.array([names.index(name) for name in encoded.dictionary.to_pylist()], np.int16)
+        source.append(numbers[encoded.indices.to_numpy()])
+        split.append(np.full(len(count), order[own], np.int8))
     return Lengths(np.concatenate(characters), np.concatenate(source), np.concatenate(split), names)
 
 
-def texts(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
-    """The texts of each column of a batch, nulls as "", and the row of each; roles and labels are left out."""
-    for name in batch.schema.names:
-        if name in _UNREAD:
-            continue
-        values, rows = batch[name], np.arange(len(batch))
-        if pa.types.is_list(values.type):
-            rows = np.repeat(rows, pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False))
-            values = values.flatten()
-        if pa.types.is_struct(values.type):
-            values = values.field("content")
-        yield pc.fill_null(values, ""), rows
-
-
-def _characters(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
-    total = np.zeros(len(batch), np.int32)
-    for values, rows in texts(batch):
-        lengths = pc.utf8_length(values).to_numpy(zero_copy_only=False)
-        total += np.bincount(rows, lengths, len(batch)).astype(np.int32)
-    return total
-
-
-def size(stage: Finished) -> dict[str, Any]:
+def size(found: Lengths) -> dict[str, Any]:
     """Rows, characters, median and 90th percentile of a stage; the same of its `sources` by split, with their share."""
-    found = lengths(stage)
     order = np.lexsort((found.split, found.source))
     keys = found.source[order].astype(np.int32) * len(SPLITS) + found.split[order]
     cuts = np.flatnonzero(np.diff(keys, prepend=-1))
@@ -126,7 +110,7 @@ def statistics(folder: Path) -> dict[str, Any]:
         source: {name: sum(own[name] for own in files.values()) for name in ("read", *VERDICTS)}
         for source, files in chosen[0].manifest["counts"].items()
     }
-    return {"stages": [{"stage": stage.stage, **size(stage)} for stage in chosen], "corpus": corpus}
+    return {"stages": [{"stage": stage.stage, **size(lengths(stage))} for stage in chosen], "corpus": corpus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +140,9 @@ def tally(path: Path) -> Tally:
     found = Tally()
     for batch in ledger_batches(path, ["source", "verdict", "reason", "by", "detail"]):
         table = pa.Table.from_batches([batch])
-        _count(found.verdicts, table.set_column(2, "reason", pc.fill_null(table["reason"], "")), 3)
+        _count(found.verdicts, table, 3)
         repeated = table.filter(pc.equal(table["verdict"], "repeated"))
-        kept = pc.replace_substring_regex(repeated["by"], r"(?s)/.*", "")
+        kept = pc.list_element(pc.split_pattern(repeated["by"], "/", max_splits=1), 0)
         _count(found.repeats, pa.table([repeated["source"], kept], ["source", "by"]), 2)
         equal = repeated.filter(pc.equal(repeated["detail"], "similarity 1.000"))
         _count(found.equal, equal.select(["source"]), 1)
@@ -171,4 +155,4 @@ def tally(path: Path) -> Tally:
 def _count(counter: Counter[Any], table: pa.Table, columns: int) -> None:
     names = table.column_names[:columns]
     for row in table.group_by(names).aggregate([([], "count_all")]).to_pylist():
-        counter[tuple(row[name] for name in names)] += row["count_all"]
+        counter[tuple(row[name] or "" for name in names)] += row["count_all"]

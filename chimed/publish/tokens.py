@@ -15,7 +15,7 @@ from chimed.engine import Engine
 from chimed.errors import BuildError
 from chimed.outcome import Progress
 from chimed.publish.finished import Finished
-from chimed.publish.statistics import texts
+from chimed.stages import texts
 
 _ROWS = 512  # encoded at a time: what an encoding takes is a hundred times its text
 

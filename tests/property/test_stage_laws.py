@@ -1,5 +1,6 @@
 """Laws of verdicts, of stages and of graphs, whatever the rows."""
 
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chimed import graph
 from chimed.cuts import cut
 from chimed.quality import REASONS, verdicts
 from chimed.records import Body, Dialogue, Exam, Fact, Passage, Preference, Record, Turn, to_table
 from chimed.sources.relations import RELATIONS
-from chimed.stages import COLUMNS, STAGES, Stage, render, serves
+from chimed.stages import COLUMNS, STAGES, Stage, measure, render, serves
 from tests.unit import graphs
 
 FEW = settings(max_examples=40, deadline=None)
@@ -131,6 +133,30 @@ def test_training_rows_lose_no_text(stage: Stage, shape: str, data: st.DataObjec
         assert all(text in said for text in SOURCE_TEXTS[shape](row))
 
 
+@EACH_PATH
+@given(data=st.data())
+@FEW
+def test_rows_are_measured_by_what_a_person_reads(stage: Stage, shape: str, data: st.DataObject) -> None:
+    rendered = render(stage, shape, fed(stage, shape, data.draw(rows(shape)))).combine_chunks()
+    labels = {"id", "source", "kind", "part", "department", "discipline", "competency", "disease_group", "difficulty"}
+    told = [
+        [text for name in row.keys() - labels for text in texts(_unnamed(row[name]))] for row in rendered.to_pylist()
+    ]
+    for batch in rendered.to_batches():
+        found = measure(batch)
+        assert found.source.to_pylist() == rendered["source"].to_pylist()
+        assert found.characters.tolist() == [len("".join(row)) for row in told]
+        assert found.foreign == sum(
+            not any(unicodedata.name(c, "").startswith("CJK UNI") for c in "".join(row)) for row in told
+        )
+        assert found.facts == (len(rendered) if shape == "fact" else 0)
+
+
+def _unnamed(value: Any) -> Any:
+    """Turns without their roles."""
+    return [item["content"] if isinstance(item, dict) else item for item in value] if isinstance(value, list) else value
+
+
 @pytest.mark.parametrize("shape", serves("sft"))
 @given(data=st.data())
 @FEW
@@ -176,6 +202,14 @@ def test_graphs_read_the_same_in_any_order(table: pa.Table, data: st.DataObject)
         assert make(sourced(table.take(order))).equals(whole)
         assert whole["id"].to_pylist() and len(set(whole["id"].to_pylist())) == len(whole)
         assert not any("{" in text for text in whole[whole.column_names[-1]].to_pylist())
+
+
+@given(table=rows("fact"), trust=st.permutations(["s0", "s1", "s2", "s3"]))
+@FEW
+def test_sources_without_facts_have_no_say_in_a_graph(table: pa.Table, trust: list[str]) -> None:
+    facts = sourced(table)
+    own = [name for name in trust if name in facts["source"].to_pylist()]
+    assert graph.canonical(facts, trust).equals(graph.canonical(facts, own))
 
 
 def direct(table: pa.Table) -> list[dict[str, Any]]:
