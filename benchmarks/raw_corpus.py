@@ -145,7 +145,7 @@ class Maker:
         }
         self.pools = {kind: Pieces(own, cut, known, names) for kind, (own, cut) in pools.items()}
         self.pools["reworded"] = Pieces(toyhom, CLAUSE, known, names, sound=False)
-        self.reworded = float(reworded(pa.array(texts["toyhom whole"], pa.string())).mean())
+        self.reworded = float(reworded(pa.array([[whole] for whole in texts["toyhom whole"]])).mean())
         self.items = exam_lines(material.items)
         self.earlier = Earlier(self.rng, random.Random(seed), material.asked)
 

@@ -67,7 +67,7 @@ class Pieces:
         found = list(dict.fromkeys(piece.strip() for text in texts for piece in cut.split(text)))
         if sound:
             # One sign alone rejects no row, but many pieces with one each do: beside another it shows.
-            signed = reworded(line(pa.array(found, pa.string()), "约莫"))
+            signed = reworded(pa.array([[piece, "约莫"] for piece in found], pa.list_(pa.string())))
             found = [piece for piece, bad in zip(found, signed.tolist(), strict=True) if not bad]
         openings = {name[:SHORTEST] for name in known}
         parts = [_slot(piece, known, openings) for piece in found if 3 < len(piece) <= 200]

@@ -299,17 +299,23 @@ def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
     assert "Built 1 rows: sft" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/ladder.md"])
-def test_golden_tables_of_the_ladder(page: str) -> None:
-    """The tables are what recipes/table.py makes of the figures that a run left."""
+LADDER, ABLATIONS = ("table", "tables", "ladder"), ("ablations", "table", "ablations")
+
+
+@pytest.mark.parametrize(
+    ("page", "maker"), [("README.md", LADDER), ("docs/ladder.md", LADDER), ("docs/ladder.md", ABLATIONS)]
+)
+def test_golden_tables_of_the_ladder(page: str, maker: tuple[str, str, str]) -> None:
+    """The tables are what a script makes of the figures that a run left: script, function, figures."""
     pytest.importorskip("lm_eval", reason="needs the eval extra: pip install -e '.[eval]'")
-    spec = importlib.util.spec_from_file_location("table", ROOT / "recipes" / "table.py")
+    script, function, figures = maker
+    spec = importlib.util.spec_from_file_location(script, ROOT / "recipes" / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    made = script.tables(json.loads(text(ROOT / "docs" / "ladder.json")))
-    begin, end = "<!-- recipes/table.py, docs/ladder.json -->\n", "\n<!-- end -->"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = getattr(module, function)(json.loads(text(ROOT / "docs" / f"{figures}.json")))
+    begin, end = f"<!-- recipes/{script}.py, docs/{figures}.json -->\n", "\n<!-- end -->"
     before, mark, rest = text(ROOT / page).partition(begin)
     now, closing, after = rest.partition(end)
     assert mark
