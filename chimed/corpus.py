@@ -8,7 +8,7 @@ across files, so that a set keeps the size it was published with.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class Decision:
         return slice(int(self.starts[number]), int(self.starts[number + 1]))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _table(path: Path) -> pa.Table:
     # Memory-mapped and uncompressed: only the columns and rows that are looked at are read from disk.
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -89,15 +89,23 @@ class Shape:
         pieces = [_table(p.folder / f"{self.shape}.keys.arrow")[name].to_numpy() for p in self.parts if self._has(p)]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
 
-    def rows(self, numbers: Ints) -> pa.Table:
+    @cached_property
+    def _batches(self) -> tuple[list[pa.RecordBatch], Ints]:
+        """All records in the pieces in which they were written, and the number of the first of each."""
+        tables = (_table(part.folder / f"{self.shape}.arrow") for part in self.parts if self._has(part))
+        batches = [batch for table in tables for batch in table.to_batches()]
+        return batches, np.cumsum([0, *map(len, batches)])
+
+    def rows(self, numbers: Ints, columns: Sequence[str] | None = None) -> pa.Table:
         """The records with these numbers, ascending."""
-        tables = []
-        cuts = np.searchsorted(numbers, self.starts)
-        for place, part in enumerate(self.parts):
-            inside = numbers[cuts[place] : cuts[place + 1]] - self.starts[place]
-            if len(inside):
-                tables.append(_table(part.folder / f"{self.shape}.arrow").take(pa.array(inside)))
-        return pa.concat_tables(tables)
+        batches, starts = self._batches
+        cuts = np.searchsorted(numbers, starts)
+        taken = []
+        for place in np.flatnonzero(np.diff(cuts)):  # piece by piece: Arrow copies the whole of a table in pieces
+            inside = numbers[cuts[place] : cuts[place + 1]] - starts[place]
+            batch = batches[place].select(list(columns)) if columns else batches[place]
+            taken.append(batch.take(pa.array(inside)))
+        return pa.Table.from_batches(taken)
 
     def texts(self, numbers: Ints) -> pa.Array:
         """The folded texts of the records with these numbers, ascending."""
@@ -105,7 +113,7 @@ class Shape:
 
     def ids(self, numbers: Ints) -> list[str]:
         """The ids of the records with these numbers, ascending."""
-        return self.rows(numbers)["id"].to_pylist() if len(numbers) else []
+        return self.rows(numbers, ["id"])["id"].to_pylist() if len(numbers) else []
 
     def per_part(self, values: Sequence[int]) -> npt.NDArray[np.int32]:
         """A value of the part for each of its rows."""
