@@ -315,7 +315,7 @@ def test_the_page_answers_and_ends(serving: tuple["subprocess.Popen[str]", int],
         assert status == 400
         assert "empty or no text" in json.loads(text)["error"]
     process.send_signal(signal.SIGINT)
-    said, faults = process.communicate(timeout=30)
+    said, faults = process.communicate(timeout=120)
     assert (process.returncode, said, faults) == (0, "\nstopped\n", "")
 
 
