@@ -344,6 +344,15 @@ def held() -> Iterator[tuple[Server, threading.Event, threading.Event]]:
         server.shutdown()
 
 
+def test_the_wait_for_a_question_ends() -> None:
+    """Else Ctrl-C just before the wait is not heard until somebody asks."""
+    with open_server("m", 0) as server:
+        thread = threading.Thread(target=server.answer, args=(lambda _: pytest.fail("nobody asked"),), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 def test_one_question_at_a_time(held: tuple[Server, threading.Event, threading.Event]) -> None:
     server, begun, go = held
     port = server.server_port
