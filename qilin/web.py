@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Protocol
 
@@ -90,15 +90,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), partial(_Request))
 
     def answer(self, ask: Asks) -> None:
-        """Wait for a question and answer it; nothing happens where none comes within a second.
-
-        A wait without an end could miss Ctrl-C: a signal between Python's last look for one and the wait does not end
-        it, and is heard when the wait is over.
-        """
-        try:
-            question, back = self._asked.get(timeout=1)
-        except Empty:
-            return
+        """Wait for a question and answer it."""
+        question, back = self._asked.get()
         try:
             back.put((200, asdict(ask(question))))
         except QilinError as error:
