@@ -135,17 +135,15 @@ def _deal(graph: Graph, rows: Codes, judged: Callable[[Codes, Codes], Mask]) -> 
     length = pc.utf8_length(columns[2]).to_numpy()
     head, term, size = graph.head[rows], graph.term[rows], len(graph.terms)
     given = np.full(len(rows), -1)
+    named = Numbers(np.zeros(0, np.int64), room=len(rows))  # a reply names a tail once
     places = tails = np.arange(len(rows))
     for turn in range(_DEALS):
         group = _small(kind * (length.max(initial=0) + 1) + length if turn < _DEALS // 2 else kind)
         places, tails = (
             some[_sorted(_mixed(hashes[some], 2 * turn + odd), group[some])] for odd, some in enumerate((places, tails))
         )
-        pair = head[places] * size + term[tails]  # a reply names a tail once
-        dealt = np.flatnonzero(given >= 0)
         fits = np.flatnonzero(judged(head[places], term[tails]))
-        fits = fits[~Numbers(head[dealt] * size + term[given[dealt]]).hold(pair[fits])]
-        fits = fits[np.unique(pair[fits], return_index=True)[1]]
+        fits = fits[named.add(head[places[fits]] * size + term[tails[fits]])]
         given[places[fits]] = tails[fits]
         places, tails = np.delete(places, fits), np.delete(tails, fits)
         if not len(places):

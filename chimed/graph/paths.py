@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from chimed.dedup.minhash import buffers, exact_keys
 from chimed.graph.merge import among, codes, holds, place, starts_of
 from chimed.graph.sections import MARKS, join, marks
+from chimed.graph.sets import Numbers
 from chimed.phrases import Codes, fill, pick
 
 FORMS = ("direct", "reverse", "signs", "two-hop")
@@ -203,10 +204,10 @@ def _shared(head: Codes, tail: Codes, named: Codes) -> NDArray[np.bool_]:
     other = head[by_tail[_within(low, high - low)]]
     strange = other != head[named[starts]][of_set]
     of_set, other = of_set[strange], other[strange]
-    known = np.unique(head * (tail.max() + 1) + tail)
+    known = Numbers(head * (tail.max() + 1) + tail)
     spots = _within(starts[of_set], count[of_set])
     pair = np.repeat(np.arange(len(of_set)), count[of_set])
-    has = np.isin(other[pair] * (tail.max() + 1) + tail[named[spots]], known)
+    has = known.hold(other[pair] * (tail.max() + 1) + tail[named[spots]])
     whole = np.bincount(pair, weights=has, minlength=len(of_set)) == count[of_set]
     mask = np.zeros(len(starts), bool)
     mask[of_set[whole]] = True
@@ -219,6 +220,7 @@ def _two_hop(facts: pa.Table) -> pa.Table:
     arrows = _edges(facts, "并发症")
     arrows = arrows.filter(pa.array(~_gives_away(arrows["head"], arrows["tail"])))
     head, middle = arrows["head"].combine_chunks(), arrows["tail"].combine_chunks()
+    whose = codes(head, ranked=False)
     for relation, templates in _TWO_HOP.items():
         edges = _edges(facts, relation)
         names = pc.unique(edges["head"].combine_chunks())  # canonical facts: in order of the edges
@@ -228,8 +230,8 @@ def _two_hop(facts: pa.Table) -> pa.Table:
         knows = pc.index_in(middle, names)
         rows = np.flatnonzero(pc.is_valid(knows).to_numpy(zero_copy_only=False))
         hashes = exact_keys(pc.binary_join_element_wise(head, middle, relation, "\n"))[rows, 0]
-        order = np.lexsort((hashes, codes(head)[rows]))
-        rows = rows[order[place(codes(head)[rows][order]) == 0]]
+        order = np.lexsort((hashes, whose[rows]))
+        rows = rows[order[place(whose[rows][order]) == 0]]
         one = pa.array(rows)
         answer = knows.take(one).to_numpy().astype(np.int64)
         size = count[answer]

@@ -37,9 +37,19 @@ class Ranges:
 class Numbers:
     """A set of numbers from 0 on, in a hash table: asked millions of times, it answers faster than a sorted list."""
 
-    def __init__(self, numbers: Codes) -> None:
-        self._table = np.full(1 << (3 * len(numbers) // 2 + 1).bit_length(), -1)
-        _insert(self._table, numbers)
+    def __init__(self, numbers: Codes, room: int = 0) -> None:
+        self._table = np.full(1 << (3 * (len(numbers) + room) // 2 + 1).bit_length(), -1)
+        self.add(numbers)
+
+    def add(self, numbers: Codes) -> Mask:
+        """Put these numbers into the set; which of them are new. All that are added fit into its `room`.
+
+        >>> Numbers(np.array([3]), 3).add(np.array([5, 3, 5])).tolist()
+        [True, False, False]
+        """
+        out = np.empty(len(numbers), np.bool_)
+        _add(self._table, numbers, out)
+        return out
 
     def hold(self, numbers: Codes) -> Mask:
         """Which of these numbers are in the set.
@@ -74,9 +84,11 @@ def _place(table: Any, number: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _insert(table: Any, numbers: Any) -> None:
-    for number in numbers:
-        table[_place(table, number)] = number
+def _add(table: Any, numbers: Any, out: Any) -> None:
+    for i in range(len(numbers)):
+        slot = _place(table, numbers[i])
+        out[i] = table[slot] < 0
+        table[slot] = numbers[i]
 
 
 @njit(cache=True, nogil=True)

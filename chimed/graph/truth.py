@@ -110,12 +110,10 @@ class Graph:
         term, name_term = number[: len(tail.dictionary)][tail.indices.to_numpy()], number[len(tail.dictionary) :]
         relations = relation.dictionary.to_pylist()
         of_relation = relation.indices.to_numpy().astype(np.int64)
-        linked = np.isin(of_relation, [n for n, name in enumerate(relations) if name in ("并发症", "别名")])
+        linked = _named(relations, ("并发症", "别名"))[of_relation]
         kin = _kin(names, name_term, head[linked], term[linked])
         broad = pc.is_in(edges["tail"].combine_chunks(), pa.array(BROAD))
-        sorts = ~broad.to_numpy(zero_copy_only=False) & np.isin(
-            of_relation, [n for n, name in enumerate(relations) if name == "科室"]
-        )
+        sorts = ~broad.to_numpy(zero_copy_only=False) & _named(relations, ("科室",))[of_relation]
         fields = Ranges.of(head[sorts], term[sorts], len(names))
         return cls(
             edges,
@@ -138,7 +136,7 @@ class Graph:
 
     def under(self, relations: Sequence[str]) -> Mask:
         """Which edges are of these relations."""
-        return np.isin(self.relation, [n for n, name in enumerate(self.relations) if name in relations])
+        return _named(self.relations, relations)[self.relation]
 
     def told(self, rows: Codes) -> Mask:
         """Which edges name a tail that shares two neighbouring characters with its head, or is or holds it."""
@@ -186,15 +184,24 @@ class Graph:
             _mentioned(np.stack([head, term]), self.prose, self.letters, out)
             return out
 
+        def of_kin(head: Codes, term: Codes) -> Mask:
+            return known.link(self.kin, head, term, size)
+
         def judged(head: Codes, term: Codes) -> Mask:
-            left = np.flatnonzero(~known.link(self.kin, head, term, size))
-            for fits in (at_home, near, mentioned) if wrong.apart else (near,):
+            left = np.arange(len(head))
+            # What excludes most at the least cost comes first.
+            for fits in (at_home, of_kin, near, mentioned) if wrong.apart else (of_kin, near):
                 left = left[~fits(head[left], term[left])]
             mask = np.zeros(len(head), np.bool_)
             mask[left] = True
             return mask
 
         return judged
+
+
+def _named(relations: Sequence[str], wanted: Sequence[str]) -> Mask:
+    """Which relations are of these names."""
+    return np.array([name in wanted for name in relations], np.bool_)
 
 
 def _letters(texts: pa.Array) -> tuple[Codes, NDArray[np.uint32]]:
@@ -228,14 +235,14 @@ def _kin(names: pa.Array, name_term: Codes, head: Codes, term: Codes) -> Ranges:
     bare = pc.replace_substring_regex(names, _REMARK, "")
     same = codes(bare, ranked=False)
     lead = np.unique(same, return_index=True)[1]
-    longest = pc.max(pc.utf8_length(bare)).as_py() if len(names) else 0
-    for length in range(2, longest):
-        longer = np.flatnonzero(pc.greater(pc.utf8_length(bare), length).to_numpy(zero_copy_only=False))
-        texts = bare.take(pa.array(longer))
+    lengths = pc.utf8_length(bare).to_numpy()
+    for length in range(2, lengths.max(initial=0)):
+        longer, these = np.flatnonzero(lengths > length), np.flatnonzero(lengths == length)
+        texts, shorter = bare.take(pa.array(longer)), bare.take(pa.array(these))
         for cut in (pc.utf8_slice_codeunits(texts, 0, length), pc.utf8_slice_codeunits(texts, -length)):
-            found = pc.fill_null(pc.index_in(cut, bare), -1).to_numpy().astype(np.int64)
+            found = pc.fill_null(pc.index_in(cut, shorter), -1).to_numpy().astype(np.int64)
             one.append(longer[found >= 0])
-            other.append(found[found >= 0])
+            other.append(these[found[found >= 0]])
     # Variants under one name are kin through the first of them, and each is its own.
     every = np.arange(len(names))
     one += [every, every]

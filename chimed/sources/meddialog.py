@@ -107,7 +107,7 @@ _NOTHING = {
     "暂时无法给出",
     "未填写",
 }
-_FREE = "free"  # text under no field
+_FREE = "\n"  # text under no field: no line begins so
 _ANSWERED = {_FREE, "过敏史", "既往病史", "用药情况", "怀孕情况"}  # here "无" is an answer
 
 
@@ -178,13 +178,17 @@ def _block(text: str) -> Dialogue:
 
 def _turns(text: str) -> Said:
     """The turns of a dialogue; where upstream lost the first label, it was the doctor's."""
-    cells = ["医生", *_ALONE.split(text)]
-    if len(cells) == 2:
-        cells = ["医生", *_LEADING.split(text)]
-    said = [(_SPEAKERS[who], words.strip()) for who, words in zip(cells[::2], cells[1::2], strict=True)]
-    if all("\n" not in words for _, words in said):
-        return said
-    return [(who, "\n".join(filter(None, map(str.strip, words.split("\n"))))) for who, words in said]
+    cells = _ALONE.split(text)
+    if len(cells) == 1:
+        cells = _LEADING.split(text)
+    said: Said = []
+    for who, cell in zip(("医生", *cells[1::2]), cells[::2], strict=True):
+        words = cell.strip()
+        if "\n" in words:
+            words = "\n".join(filter(None, map(str.strip, words.split("\n"))))
+        if words:
+            said.append((_SPEAKERS[who], words))
+    return said
 
 
 def _prescribed(said: Said) -> Iterator[tuple[str, str]]:
@@ -219,14 +223,18 @@ def form(text: str) -> str:
             name, told = fields[-1]
             fields[-1] = name, f"{told}\n{line}" if told else line
     fields = [(name, told.removeprefix(f"{name}：").lstrip("。，：:")) for name, told in fields if name and told]
-    fields.sort(key=lambda field: field[0] == _WISH)  # what is said next goes on from there
-    kept = [
-        told if name == _FREE else f"{name}：{told}"
-        for name, told in fields
-        if told and (told not in _NOTHING or name in _ANSWERED)
-        if name != "初步印象" or ("建议", told) not in fields
-    ]
-    return "\n".join(dict.fromkeys(kept))
+    wishes = []  # last, since what is said next goes on from there
+    kept = []
+    for name, told in fields:
+        if not told or (told in _NOTHING and name not in _ANSWERED):
+            continue
+        if name == _FREE:
+            kept.append(told)
+        elif name == _WISH:
+            wishes.append(f"{name}：{told}")
+        elif name != "初步印象" or ("建议", told) not in fields:
+            kept.append(f"{name}：{told}")
+    return "\n".join(dict.fromkeys(kept + wishes))
 
 
 def _plain(text: str) -> list[str]:

@@ -354,6 +354,11 @@ NUMBERS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**62)), max_siz
 @given(NUMBERS, NUMBERS)
 def test_numbers_are_a_set(known: np.ndarray, asked: np.ndarray) -> None:
     assert Numbers(known).hold(asked).tolist() == np.isin(asked, known).tolist()
+    seen, new = set(known.tolist()), []
+    for number in asked.tolist():
+        new.append(number not in seen)
+        seen.add(number)
+    assert Numbers(known, len(asked)).add(asked).tolist() == new
     lists = Ranges.of(np.zeros(len(known), int), known % 7, 2)
     one = np.array([any(value * 41 + term in known for value in known % 7) for term in range(41)], bool)
     owners, terms = np.repeat([0, 1], 41), np.tile(np.arange(41), 2)

@@ -50,6 +50,7 @@ def test_every_phrase_holds_a_mark_and_goes(phrase: str) -> None:
 def test_a_text_without_fields_stays_line_by_line() -> None:
     assert form(" 孩子发烧三天 \n\n……\n体温39度，怎么办？") == "孩子发烧三天\n体温39度，怎么办？"
     assert form("，。您好") == "您好"
+    assert form("free：咳嗽") == "free：咳嗽"
 
 
 WORDS = [
@@ -96,5 +97,6 @@ def test_turns_are_those_found_line_by_line(lines: list[str]) -> None:
             said.append((meddialog._SPEAKERS[label[1]], [line[label.end() :]]))
         else:
             said[-1][1].append(line)
-    expected = [(who, "\n".join(filter(None, held))) for who, held in said]
+    joined = [(who, "\n".join(filter(None, held))) for who, held in said]
+    expected = [(who, words) for who, words in joined if words]
     assert meddialog._turns("".join(f"\n{line}" for line in lines)) == expected
