@@ -13,8 +13,9 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ from chimed import corpus, earlier, engine, ledger
 from chimed.corpus import Decision, Prepared, Shape
 from chimed.earlier import Earlier
 from chimed.errors import BuildError, SourceError
-from chimed.keys import evaluation_texts, options_of
-from chimed.leakage import Index
+from chimed.evaluation import Evaluation
 from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
 from chimed.publish.stage import Stage, publish
@@ -178,12 +178,10 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
         raise SourceError(
             f"{raw}: no files of {names}; chimed sources --json says where to get them and what they are called"
         )
-    advance = progress.step("hash raw files", sum(file.size for _, file in found))
     own_rows: dict[int, Any] = {}
-    known: dict[Path, Fingerprint] = {}  # by file on disk: the members of an archive share one
+    known = _fingerprints([file for _, file in found], request.workers, progress)
     for item, file in found:
         needed = [file, *looked_up([file])]
-        known |= {one.path: fingerprint(one) for one in needed if one.path not in known}
         if item.rank not in own_rows:
             entry = request.loaded.recipe.sources[item.rank]
             others = {"share", "cap", "stages", "skip", "max_rejects", "license"}
@@ -192,8 +190,19 @@ def plan(request: Request, outcome: Outcome, progress: Progress) -> list[Planned
         content = [(one.name, known[one.path].sha256) for one in needed]
         digest = _digest(code, own_rows[item.rank], item.code, file.split, split, request.loaded.recipe.script, content)
         planned.append(Planned(item, file, split, tuple((one, known[one.path]) for one in needed), digest))
-        advance(file.size)
     return planned
+
+
+def _fingerprints(files: Sequence[RawFile], workers: int, progress: Progress) -> dict[Path, Fingerprint]:
+    """Those of the files, and of what they are joined with, by file on disk: members of an archive share one."""
+    needed = {one.path: one for file in files for one in (file, *looked_up([file]))}
+    advance = progress.step("hash raw files", sum(file.size for file in needed.values()))
+    known = {}
+    with ThreadPoolExecutor(workers) as threads:  # hashing holds no lock
+        for one, found in zip(needed.values(), threads.map(fingerprint, needed.values()), strict=True):
+            known[one.path] = found
+            advance(one.size)
+    return known
 
 
 def _run(
@@ -247,7 +256,7 @@ def _prepare_all(
     work = request.out / ".work"
     advance = progress.step("read, clean, mask, key", sum(entry.file.size for entry in planned))
     done: dict[int, list[tuple[Prepared, dict[str, Any]]]] = {}
-    evaluation = _Evaluation()
+    evaluation = Evaluation()
     index: Path | None = None
     for split in ("test", "validation", "train"):
         tasks, places = [], []
@@ -270,7 +279,7 @@ def _prepare_all(
         if split != "train":
             for part, result in (entry for place in sorted(set(places)) for entry in done[place]):
                 evaluation.add(part, result["held"] > 0)
-            index = evaluation.index(work)
+            index = evaluation.index(work, code_digest())
     parts = [part for place in sorted(done) for part in done[place]]
     for _, result in parts:
         _add(outcome.seconds, result["seconds"])
@@ -320,51 +329,6 @@ def _span(piece: Slice) -> int:
 def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
     for name, value in more.items():
         total[name] = total.get(name, 0) + value
-
-
-@dataclass(slots=True)
-class _Evaluation:
-    """What must not train: folded texts with the numbers of their items; id and options of each item."""
-
-    texts: list[tuple[pa.Array, np.ndarray[Any, Any]]] = field(default_factory=list)
-    options: list[pa.Array] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-
-    def add(self, part: Prepared, held: bool) -> None:
-        """Add the items of a part; held: whether it has rejected ones too."""
-        if held:
-            table = _mapped(part.folder / "held.arrow")
-            self._add(table, table["text"].combine_chunks(), np.arange(len(table)), table["options"].combine_chunks())
-        for shape in (name for name, count in part.kept.items() if count):
-            table = _mapped(part.folder / f"{shape}.arrow")
-            texts, owner = evaluation_texts(shape, table)
-            if len(texts):
-                self._add(table, texts, owner, options_of(shape, table))
-
-    def _add(self, table: pa.Table, texts: pa.Array, owner: np.ndarray[Any, Any], options: pa.Array) -> None:
-        self.texts.append((texts, owner.astype(np.int32) + np.int32(len(self.ids))))
-        self.options.append(options)
-        self.ids += table["id"].to_pylist()
-
-    def index(self, work: Path) -> Path | None:
-        """The file of their index, written where it is new; None without a text."""
-        if not self.texts:
-            return None
-        texts, owned = zip(*self.texts, strict=True)
-        joined, options, owners = pa.concat_arrays(texts), pa.concat_arrays(self.options), np.concatenate(owned)
-        digest = hashlib.sha256(code_digest().encode() + owners.tobytes() + "\n".join(self.ids).encode())
-        for buffer in (*joined.buffers(), *options.buffers()):
-            digest.update(memoryview(buffer) if buffer else b"")
-        path = work / f"index-{digest.hexdigest()[:24]}.npz"
-        if not path.exists():
-            partial = path.with_name(f"partial-{path.name}")
-            Index.build(joined, owners, options).save(partial)
-            partial.rename(path)
-        return path
-
-
-def _mapped(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
 
 
 def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, Any]]], outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from chimed.dedup import exact, find
 from chimed.dedup.minhash import BANDS
-from chimed.keys import texts
+from chimed.keys import READ, texts
 from chimed.records import Split
 
 Ints = npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ class Shape:
 
     def texts(self, numbers: Ints) -> pa.Array:
         """The folded texts of the records with these numbers, ascending."""
-        return texts(self.shape, self.rows(numbers).combine_chunks())
+        return texts(self.shape, self.rows(numbers, READ[self.shape]).combine_chunks())
 
     def ids(self, numbers: Ints) -> list[str]:
         """The ids of the records with these numbers, ascending."""

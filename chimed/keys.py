@@ -39,6 +39,16 @@ KEYS = pa.schema(
 )
 
 
+# The columns that `texts` reads.
+READ: dict[str, tuple[str, ...]] = {
+    "passage": ("text",),
+    "fact": ("tail", "tail_type"),
+    "dialogue": ("turns",),
+    "exam": ("question", "options"),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+
+
 def texts(shape: str, table: pa.Table) -> pa.Array:
     """The folded text of each row by which near-duplicates meet; "" for rows that only repeat exactly."""
     return _texts(shape, table, _leaves(shape, table))

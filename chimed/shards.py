@@ -1,14 +1,15 @@
 """Kept records out as the shuffled Parquet shards of stages, in bounded memory, the same bytes whatever the workers.
 
-Two passes. `run` turns one part, or the facts of all parts, into runs of each stage: batches of rows, each sorted by
-its place in the shuffle (a hash of the row's id and the seed). `shard` gathers one range of that hash from all runs of
-a stage, sorts it and writes a file.
+Two passes. `run` turns one part, or the graph that `merge` made from the facts of all, into runs of each stage:
+batches of rows, each sorted by its place in the shuffle (a hash of the row's id and the seed). `shard` gathers one
+range of that hash from all runs of a stage, sorts it and writes a file.
 """
 
+import hashlib
 import json
 import shutil
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,29 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """A task for `run`: the rows of one part, or with part=None the facts of all of them, for some stages."""
+    """A task for `run`: the rows of one part that are no facts, for some stages."""
 
-    part: int | None  # its number among `parts`
-    parts: tuple[Prepared, ...]  # that part alone, or all of them
+    part: Prepared
+    number: int  # of the part among all
     decisions: Path  # folder of <shape>.arrow written by corpus.save
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A task for `merge`: the facts of these parts as one graph, sources in order of trust, to be written to `path`."""
+
+    parts: tuple[tuple[int, Prepared], ...]  # with the number of each among all
+    decisions: Path
+    trust: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A task for `run`: the texts of a graph that `merge` wrote, for stages that word it alike."""
+
+    graph: Path
     targets: tuple[Target, ...]
 
 
@@ -129,16 +148,18 @@ def chosen(hashes: UInt64, choice: Choice, source: str) -> npt.NDArray[np.bool_]
     return scatter(hashes, 4 * choice.seed + CHOOSE) <= np.uint64(choice.limits[source])
 
 
-def run(task: Render) -> tuple[list[Runs], float]:
+def run(task: Render | Word) -> tuple[list[Runs], float]:
     """Render rows into runs, one for each target of the task, and the CPU-seconds that it took.
 
     What a build that was killed has left is taken as it is.
     """
     began = time.process_time()
     writers = [_Runs(target) for target in task.targets if not (target.folder / _DONE).exists()]
-    if writers and task.part is None:
-        _render_facts(task, writers)
-    elif writers:
+    if writers and isinstance(task, Word):
+        for derived in _MAKES[writers[0].stage](pa.ipc.open_file(pa.memory_map(str(task.graph))).read_all()):
+            for writer in writers:
+                writer.add_facts(derived)
+    elif writers and isinstance(task, Render):
         _render(task, writers)
     for writer in writers:
         writer.close()
@@ -146,10 +167,10 @@ def run(task: Render) -> tuple[list[Runs], float]:
 
 
 def _render(task: Render, writers: Sequence["_Runs"]) -> None:
-    (part,) = task.parts
+    part = task.part
     for shape in (name for name in SHAPES if name != "fact" and part.kept.get(name)):
         decision = corpus.read(task.decisions / f"{shape}.arrow")
-        inside = decision.part(task.part or 0)
+        inside = decision.part(task.number)
         hashes, clusters = decision.id_hash[inside], decision.cluster[inside]
         own = [
             (writer, decision.stays[inside] & chosen(hashes, writer.choice, part.source))
@@ -167,44 +188,64 @@ def _render(task: Render, writers: Sequence["_Runs"]) -> None:
                 writer.add(shape, taken, part.split, clusters[rows][takes[rows]])
 
 
-def _render_facts(task: Render, writers: Sequence["_Runs"]) -> None:
-    """Documents of entities, questions and pairs: texts are worded some at a time, once for stages with the same."""
-    decision = corpus.read(task.decisions / "fact.arrow")
-    wanted = defaultdict(list)
-    for writer in writers:
-        # What another source knows is not wrong: pairs are checked against all facts, whatever the stage takes.
-        known = tuple(
-            number
-            for number, part in enumerate(task.parts)
-            if part.kept.get("fact") and part.split == "train"
-            if writer.stage == "dpo" or part.source in writer.choice.limits
-        )
-        told = {task.parts[number].source for number in known}
-        wanted[known, tuple(source for source in writer.choice.limits if source in told)].append(writer)
-    for (known, trust), alike in wanted.items():
-        merged = graph.canonical(_facts(task.parts, known, decision), trust)
-        for make in dict.fromkeys(_MAKES[writer.stage] for writer in alike):
-            own = [writer for writer in alike if _MAKES[writer.stage] is make]
-            for derived in make(merged):
-                for writer in own:
-                    writer.add_facts(derived)
-        del merged  # before the next one is made
-
-
+# How each stage words a graph; what takes longest comes first.
 _MAKES: dict[Stage, Callable[[pa.Table], Iterator[pa.Table]]] = {
-    "cpt": graph.documents,
-    "rag": graph.documents,
     "sft": graph.questions,
     "dpo": graph.corrupted,
+    "cpt": graph.documents,
+    "rag": graph.documents,
 }
 
 
-def _facts(parts: Sequence[Prepared], numbers: Sequence[int], decision: corpus.Decision) -> pa.Table:
+def graphs(parts: Sequence[Prepared], decisions: Path, targets: Sequence[Target]) -> list[tuple[Merge, list[Word]]]:
+    """The graphs that the texts of these targets are made from, each with the tasks that word it.
+
+    What another source knows is not wrong: pairs are checked against all facts, whatever the stage takes.
+    """
+    wanted: dict[Path, tuple[Merge, list[Target]]] = {}
+    for target in targets:
+        known = tuple(
+            (number, part)
+            for number, part in enumerate(parts)
+            if part.kept.get("fact") and part.split == "train"
+            if target.stage == "dpo" or part.source in target.choice.limits
+        )
+        told = {part.source for _, part in known}
+        trust = tuple(source for source in target.choice.limits if source in told)
+        name = hashlib.sha256(json.dumps([[number for number, _ in known], trust]).encode()).hexdigest()[:24]
+        path = decisions / f"graph-{name}.arrow"
+        wanted.setdefault(path, (Merge(known, decisions, trust, path), []))[1].append(target)
+    return [
+        (
+            task,
+            [
+                Word(task.path, own)
+                for make in dict.fromkeys(_MAKES.values())
+                if (own := tuple(target for target in alike if _MAKES[target.stage] is make))
+            ],
+        )
+        for task, alike in wanted.values()
+    ]
+
+
+def merge(task: Merge) -> float:
+    """Write the graph of a task, unless it is there, and the CPU-seconds that it took."""
+    began = time.process_time()
+    if not task.path.exists():
+        merged = graph.canonical(_facts(task.parts, corpus.read(task.decisions / "fact.arrow")), task.trust)
+        partial = task.path.with_name(f"{task.path.name}.partial")
+        with pa.ipc.new_file(partial, merged.schema) as file:
+            file.write_table(merged.combine_chunks())
+        partial.rename(task.path)
+    return time.process_time() - began
+
+
+def _facts(parts: Sequence[tuple[int, Prepared]], decision: corpus.Decision) -> pa.Table:
     tables = []
-    for number in numbers:
-        facts = pa.ipc.open_file(pa.memory_map(str(parts[number].folder / "fact.arrow"))).read_all()
+    for number, part in parts:
+        facts = pa.ipc.open_file(pa.memory_map(str(part.folder / "fact.arrow"))).read_all()
         facts = facts.filter(pa.array(decision.stays[decision.part(number)]))
-        tables.append(facts.append_column("source", pa.repeat(parts[number].source, len(facts))))
+        tables.append(facts.append_column("source", pa.repeat(part.source, len(facts))))
     return pa.concat_tables(tables)
 
 

@@ -159,8 +159,8 @@ def _render(
     parts, corpus = stages[0].parts, stages[0].decisions  # the same for all of them
     choices = {stage.name: _choice(stage, decisions) for stage in stages}
 
-    def targets(part: Prepared, number: int | None, name: str) -> tuple[shards.Target, ...]:
-        shapes = {shape for shape, count in part.kept.items() if count and (shape == "fact") is (number is None)}
+    def targets(part: Prepared, name: str, facts: bool) -> tuple[shards.Target, ...]:
+        shapes = {shape for shape, count in part.kept.items() if count and (shape == "fact") is facts}
         return tuple(
             shards.Target(stage.name, choices[stage.name], stage.work / name)
             for stage in stages
@@ -168,24 +168,34 @@ def _render(
             if (part.split == "train") is (stage.name != "eval") and shapes.intersection(shards.feeds(stage.name))
         )
 
-    tasks = [
-        shards.Render(number, (part,), corpus, own)
+    # Facts of all parts are one graph, made once for all stages while the other rows are rendered.
+    told = {target.stage: target for part in parts for target in targets(part, "graph", True)}
+    graphs = shards.graphs(parts, corpus, tuple(told.values()))
+    merged = [pool.submit(shards.merge, task) for task, _ in graphs]
+    rows = [
+        shards.Render(part, number, corpus, own)
         for number, part in enumerate(parts)
-        if (own := targets(part, number, f"{number:06d}"))
+        if (own := targets(part, f"{number:06d}", False))
     ]
-    # Facts are one graph, and all stages are worded by one task: first, because it takes longest.
-    told = {target.stage: target for part in parts for target in targets(part, None, "graph")}
-    if told:
-        tasks.insert(0, shards.Render(None, parts, corpus, tuple(told.values())))
-    advance = progress.step("render", len(tasks))
-    found: dict[tuple[int, str], shards.Runs] = {}
-    seconds = 0.0
-    for number, (runs, took) in pool.map(shards.run, tasks):
-        found |= {(number, target.stage): one for target, one in zip(tasks[number].targets, runs, strict=True)}
-        seconds += took
+    words = [task for _, own in graphs for task in own]
+    advance = progress.step("render", len(rows) + len(merged) + len(words))
+    found: dict[str, dict[str, shards.Runs]] = {stage.name: {} for stage in stages}
+
+    def run(tasks: Sequence[shards.Render | shards.Word]) -> float:
+        took = 0.0
+        for number, (runs, own) in pool.map(shards.run, tasks):
+            for target, one in zip(tasks[number].targets, runs, strict=True):
+                found[target.stage][target.folder.name] = one
+            took += own
+            advance(1)
+        return took
+
+    seconds = run(rows)
+    for finished in merged:
+        seconds += finished()
         advance(1)
-    outcome.seconds["render"] = seconds
-    return {stage.name: [found[key] for key in sorted(found) if key[1] == stage.name] for stage in stages}
+    outcome.seconds["render"] = seconds + run(words)
+    return {name: [runs[folder] for folder in sorted(runs)] for name, runs in found.items()}
 
 
 def _shards(
