@@ -10,7 +10,6 @@ on from there, a changed raw file, recipe or version does that part anew.
 import fcntl
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from chimed.errors import BuildError, SourceError
 from chimed.evaluation import Evaluation
 from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
-from chimed.publish.stage import Stage, publish
+from chimed.publish.stage import Beside, Stage, merge_graphs, publish
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
 from chimed.sources import SAMPLE
@@ -222,14 +221,17 @@ def _run(
     near = recipe.near if recipe.repeats == "drop" else None
     folders = [part.folder.name for part in (*prepared, *known.parts)]
     digest = _digest(folders, near, *sorted({path.name for path in known.decisions}))
-    decisions, seconds = _decide(shapes, near, work / "corpus" / digest, request.workers, progress)
-    outcome.seconds |= seconds
     folder = work / "corpus" / digest
+    stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
+    decide = _Decide(shapes, near, folder, request.workers, progress)
+    decisions = {"fact": decide("fact")}
+    graphs = merge_graphs(stages, pool)  # while the others are compared
+    decisions |= {name: decide(name) for name in SHAPES if name != "fact"}
+    outcome.seconds["duplicates"] = decide.seconds
     outcome.again = {name: _again(shapes[name], decisions[name], len(prepared)) for name in shapes if request.against}
     write = ledger.Write(prepared, known.parts, folder, items, request.out / "ledger.parquet")
     told = pool.submit(ledger.write, write)
-    stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
-    publish(stages, decisions, told, outcome, pool, progress)
+    publish(stages, decisions, Beside(graphs, told), outcome, pool, progress)
     earlier.save(work, digest, prepared)
     if outcome.empty and not outcome.stages and any(outcome.again.values()):
         raise BuildError(
@@ -346,19 +348,24 @@ def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, 
             )
 
 
-def _decide(
-    shapes: dict[str, Shape], near: float | None, folder: Path, workers: int, progress: Progress
-) -> tuple[dict[str, Decision], dict[str, float]]:
-    """What was decided for each shape, read back where it was decided before."""
-    clock = time.process_time()
-    advance = progress.step("find duplicates", len(SHAPES))
-    if not folder.exists():
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, shape in shapes.items():
-            corpus.save(corpus.decide(shape, near, workers), partial / f"{name}.arrow")
-            advance(1)
-        partial.rename(folder)
-    decisions = {name: corpus.read(folder / f"{name}.arrow") for name in SHAPES}
-    return decisions, {"duplicates": time.process_time() - clock}
+class _Decide:
+    """What is decided for the rows of a shape, read back where it was decided before."""
+
+    def __init__(
+        self, shapes: dict[str, Shape], near: float | None, folder: Path, workers: int, progress: Progress
+    ) -> None:
+        self.shapes, self.near, self.folder, self.workers = shapes, near, folder, workers
+        self.seconds = 0.0
+        self.advance = progress.step("find duplicates", len(shapes))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, shape: str) -> Decision:
+        clock = time.process_time()
+        path = self.folder / f"{shape}.arrow"
+        if not path.exists():
+            partial = path.with_name(f"{path.name}.partial")
+            corpus.save(corpus.decide(self.shapes[shape], self.near, self.workers), partial)
+            partial.rename(path)
+        self.advance(1)
+        self.seconds += time.process_time() - clock
+        return corpus.read(path)

@@ -197,35 +197,26 @@ _MAKES: dict[Stage, Callable[[pa.Table], Iterator[pa.Table]]] = {
 }
 
 
-def graphs(parts: Sequence[Prepared], decisions: Path, targets: Sequence[Target]) -> list[tuple[Merge, list[Word]]]:
-    """The graphs that the texts of these targets are made from, each with the tasks that word it.
+def graph_of(stage: Stage, sources: Sequence[str], parts: Sequence[Prepared], decisions: Path) -> Merge | None:
+    """What makes the graph that a stage with these sources is worded from; None where they have no facts for it.
 
     What another source knows is not wrong: pairs are checked against all facts, whatever the stage takes.
     """
-    wanted: dict[Path, tuple[Merge, list[Target]]] = {}
-    for target in targets:
-        known = tuple(
-            (number, part)
-            for number, part in enumerate(parts)
-            if part.kept.get("fact") and part.split == "train"
-            if target.stage == "dpo" or part.source in target.choice.limits
-        )
-        told = {part.source for _, part in known}
-        trust = tuple(source for source in target.choice.limits if source in told)
-        name = hashlib.sha256(json.dumps([[number for number, _ in known], trust]).encode()).hexdigest()[:24]
-        path = decisions / f"graph-{name}.arrow"
-        wanted.setdefault(path, (Merge(known, decisions, trust, path), []))[1].append(target)
-    return [
-        (
-            task,
-            [
-                Word(task.path, own)
-                for make in dict.fromkeys(_MAKES.values())
-                if (own := tuple(target for target in alike if _MAKES[target.stage] is make))
-            ],
-        )
-        for task, alike in wanted.values()
-    ]
+    facts = [(number, part) for number, part in enumerate(parts) if part.kept.get("fact") and part.split == "train"]
+    if "fact" not in feeds(stage) or not any(part.source in sources for _, part in facts):
+        return None
+    known = tuple((number, part) for number, part in facts if stage == "dpo" or part.source in sources)
+    told = {part.source for _, part in known}
+    trust = tuple(source for source in sources if source in told)
+    name = hashlib.sha256(json.dumps([[number for number, _ in known], trust]).encode()).hexdigest()[:24]
+    return Merge(known, decisions, trust, decisions / f"graph-{name}.arrow")
+
+
+def words(told: Sequence[tuple[Path, Target]]) -> list[Word]:
+    """The tasks for these graphs and targets, what takes longest first: one where several are worded alike."""
+    groups = dict.fromkeys((make, graph) for make in _MAKES.values() for graph, _ in told)
+    alike = {group: tuple(to for graph, to in told if (_MAKES[to.stage], graph) == group) for group in groups}
+    return [Word(graph, targets) for (_, graph), targets in alike.items() if targets]
 
 
 def merge(task: Merge) -> float:
@@ -332,22 +323,37 @@ def _finished(target: Target) -> Runs:
     return Runs(files, done["size"], done["departments"])
 
 
-def shard(task: Shard) -> tuple[list[stages.Measured], float]:
-    """Write one shard: the rows of all runs that fall into its range of the shuffle; what they are like, and the
-    CPU-seconds that it took."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the rows of a shard are like, the SHA-256 of its file, "" where no row fell into it, and CPU-seconds."""
+
+    measured: list[stages.Measured]
+    sha256: str
+    seconds: float
+
+
+def shard(task: Shard) -> Written:
+    """Write one shard: the rows of all runs that fall into its range of the shuffle."""
     began = time.process_time()
     low = task.number * 2**64 // task.count
     high = (task.number + 1) * 2**64 // task.count
     pieces = list(_pieces(task.runs, low, high))
     if not pieces:
-        return [], time.process_time() - began
+        return Written([], "", time.process_time() - began)
     table = pa.concat_tables(pieces).combine_chunks()
     if task.dropped is not None:
         table = table.filter(pa.array(~np.isin(table["shuffle"].to_numpy(), np.load(task.dropped)))).combine_chunks()
     table = table.take(pc.sort_indices(table, [("shuffle", "ascending"), ("id", "ascending")])).drop(["shuffle"])
     table = table.replace_schema_metadata(None)
     pq.write_table(table, task.path, compression="zstd", compression_level=3, row_group_size=RUN_ROWS)
-    return [stages.measure(batch) for batch in table.to_batches()], time.process_time() - began
+    measured = [stages.measure(batch) for batch in table.to_batches()]
+    return Written(measured, sha256(task.path), time.process_time() - began)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pieces(runs: Sequence[Path], low: int, high: int) -> Iterator[pa.Table]:

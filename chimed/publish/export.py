@@ -4,7 +4,6 @@ A format turns a batch of rows into lines; JSON is made of whole columns by Arro
 stage is `<stage>.<ext>`, any other `<stage>-<split>.<ext>`; `export.json` lists what was written.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import yaml
 
 from chimed.errors import BuildError
 from chimed.publish.finished import Finished, finished
+from chimed.shards import sha256
 
 RECORD = "export.json"
 _ROWS = 1024  # a batch
@@ -87,7 +87,7 @@ def export(out: Path, name: str, target: Path) -> Exported:
             rows[files[label]] = _write(shards, file, partial / files[label])
     for described, text in chosen.describe(files).items():
         (partial / described).write_text(text, encoding="utf-8")
-    digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    digests = {path.name: sha256(path) for path in sorted(partial.iterdir())}
     record = {"format": name, "build": {s.stage: s.manifest["digest"] for s in stages}, "rows": rows, "files": digests}
     (partial / RECORD).write_text(_json(record), encoding="utf-8")
     if place.exists():
@@ -306,11 +306,6 @@ def _axolotl(files: Described) -> dict[str, str]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _CHAT = File("jsonl", _chat)

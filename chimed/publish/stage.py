@@ -46,6 +46,17 @@ class Stage:
         return hashlib.sha256(f"{self.name} {self.corpus} {self.loaded.digest}".encode()).hexdigest()
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources whose rows it takes, by rank."""
+        served = [item.source for item in self.loaded.ingredients]
+        return tuple(source.name for source in served if self.name == "eval" or self.name in source.stages)
+
+    @property
+    def graph(self) -> shards.Merge | None:
+        """What makes the graph that it is worded from."""
+        return shards.graph_of(self.name, self.sources, self.parts, self.decisions)
+
+    @property
     def folder(self) -> Path:
         """Where it belongs."""
         return self.out / str(self.name)
@@ -63,40 +74,62 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The shards of a stage: rows, each piece with its split; pairs and departments as its manifest tells them."""
+    """The shards of a stage: rows, each piece with its split; digests by file; pairs and departments as its manifest
+    tells them."""
 
     measured: list[tuple[Split, Measured]]
+    files: dict[str, str]
     pairs: dict[str, dict[str, Any]]
     departments: dict[str, int]
+
+
+Graphs = Sequence[Callable[[], float]]
+
+
+def merge_graphs(stages: Sequence[Stage], pool: Engine) -> Graphs:
+    """Begin to make the graphs that stages are worded from, once what stays of facts is decided; calling waits for one
+    and gives its CPU-seconds."""
+    tasks = {task.path: task for stage in stages if not _before(stage) if (task := stage.graph)}
+    return [pool.submit(shards.merge, task) for task in tasks.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the pool was given to do beside: calling waits for it. The ledger gives its counts when it is written."""
+
+    graphs: Graphs
+    ledger: Callable[[], Counts]
 
 
 def publish(
     stages: Sequence[Stage],
     decisions: dict[str, Decision],
-    ledger: Callable[[], Counts],
+    beside: Beside,
     outcome: Outcome,
     pool: Engine,
     progress: Progress,
 ) -> None:
     """Write OUT/<stage> of each stage, manifest last; its manifest, or that no row goes into it, into the outcome.
 
-    The stages are rendered together, so that no worker waits for the last part of each; `ledger` gives its counts when
-    it is written.
+    The stages are rendered together, so that no worker waits for the last part of each.
     """
     finished = {stage.name: manifest for stage in stages if (manifest := _before(stage))}
     todo = [stage for stage in stages if stage.name not in finished]
-    runs = _render(todo, decisions, outcome, pool, progress)
+    runs = _render(todo, decisions, beside.graphs, outcome, pool, progress)
     written = _shards(todo, runs, outcome, pool, progress)
-    outcome.counts = ledger()
+    outcome.counts = beside.ledger()
+    cleared = []
     for stage in todo:
         if any(len(own.characters) for _, own in written[stage.name].measured):
             finished[stage.name] = _finish(stage, written[stage.name], outcome, pool, progress)
+        cleared.append(pool.submit(shutil.rmtree, stage.work))  # gigabytes of runs: beside the next stage
     for stage in stages:
         if stage.name in finished:
             outcome.stages[stage.name] = finished[stage.name]
         else:
             outcome.empty.append(stage.name)
-            shutil.rmtree(stage.work, ignore_errors=True)
+    for removed in cleared:
+        removed()
 
 
 def _before(stage: Stage) -> dict[str, Any] | None:
@@ -115,14 +148,14 @@ def _finish(stage: Stage, written: _Written, outcome: Outcome, pool: Engine, pro
     content["files"] = {p.name: "" for p in sorted(stage.partial.iterdir())}
     found = Finished(stage.name, stage.partial, content)
     content |= describe(found, written.measured, stage.loaded, stage.out / "ledger.parquet", pool, progress)
-    content["files"] = {p.name: _sha256(p) for p in sorted(stage.partial.iterdir())}
+    paths = sorted(stage.partial.iterdir())
+    content["files"] = {path.name: written.files.get(path.name) or shards.sha256(path) for path in paths}
     text = json.dumps(content, ensure_ascii=False, indent=1)
     (stage.partial / "manifest.json.partial").write_text(text + "\n", encoding="utf-8")
     (stage.partial / "manifest.json.partial").rename(stage.partial / "manifest.json")
     if stage.folder.exists():
         stage.folder.rename(stage.work / "before")
     stage.partial.rename(stage.folder)
-    shutil.rmtree(stage.work)
     return content
 
 
@@ -133,7 +166,7 @@ def _choice(stage: Stage, decisions: dict[str, Decision]) -> shards.Choice:
     caps: dict[str, int] = {}
     for item in stage.loaded.ingredients:
         source = item.source
-        if stage.name != "eval" and stage.name not in source.stages:
+        if source.name not in stage.sources:
             continue
         limits[source.name] = shards.limit(1.0 if stage.name == "eval" else item.share)
         if item.cap is None or stage.name == "eval":
@@ -151,7 +184,12 @@ def _choice(stage: Stage, decisions: dict[str, Decision]) -> shards.Choice:
 
 
 def _render(
-    stages: Sequence[Stage], decisions: dict[str, Decision], outcome: Outcome, pool: Engine, progress: Progress
+    stages: Sequence[Stage],
+    decisions: dict[str, Decision],
+    graphs: Graphs,
+    outcome: Outcome,
+    pool: Engine,
+    progress: Progress,
 ) -> dict[str, list[shards.Runs]]:
     """The runs of each stage, in the order of the parts."""
     if not stages:
@@ -159,42 +197,35 @@ def _render(
     parts, corpus = stages[0].parts, stages[0].decisions  # the same for all of them
     choices = {stage.name: _choice(stage, decisions) for stage in stages}
 
-    def targets(part: Prepared, name: str, facts: bool) -> tuple[shards.Target, ...]:
-        shapes = {shape for shape, count in part.kept.items() if count and (shape == "fact") is facts}
+    def target(stage: Stage, name: str) -> shards.Target:
+        return shards.Target(stage.name, choices[stage.name], stage.work / name)
+
+    def targets(part: Prepared, name: str) -> tuple[shards.Target, ...]:
+        shapes = {shape for shape, count in part.kept.items() if count and shape != "fact"}
         return tuple(
-            shards.Target(stage.name, choices[stage.name], stage.work / name)
+            target(stage, name)
             for stage in stages
-            if part.source in choices[stage.name].limits
+            if part.source in stage.sources
             if (part.split == "train") is (stage.name != "eval") and shapes.intersection(shards.feeds(stage.name))
         )
 
-    # Facts of all parts are one graph, made once for all stages while the other rows are rendered.
-    told = {target.stage: target for part in parts for target in targets(part, "graph", True)}
-    graphs = shards.graphs(parts, corpus, tuple(told.values()))
-    merged = [pool.submit(shards.merge, task) for task, _ in graphs]
-    rows = [
+    seconds = sum(finished() for finished in graphs)
+    # Facts of all parts are one graph: worded first, because that takes longest.
+    tasks: list[shards.Render | shards.Word] = []
+    tasks += shards.words([(graph.path, target(stage, "graph")) for stage in stages if (graph := stage.graph)])
+    tasks += [
         shards.Render(part, number, corpus, own)
         for number, part in enumerate(parts)
-        if (own := targets(part, f"{number:06d}", False))
+        if (own := targets(part, f"{number:06d}"))
     ]
-    words = [task for _, own in graphs for task in own]
-    advance = progress.step("render", len(rows) + len(merged) + len(words))
+    advance = progress.step("render", len(tasks))
     found: dict[str, dict[str, shards.Runs]] = {stage.name: {} for stage in stages}
-
-    def run(tasks: Sequence[shards.Render | shards.Word]) -> float:
-        took = 0.0
-        for number, (runs, own) in pool.map(shards.run, tasks):
-            for target, one in zip(tasks[number].targets, runs, strict=True):
-                found[target.stage][target.folder.name] = one
-            took += own
-            advance(1)
-        return took
-
-    seconds = run(rows)
-    for finished in merged:
-        seconds += finished()
+    for number, (runs, took) in pool.map(shards.run, tasks):
+        for to, one in zip(tasks[number].targets, runs, strict=True):
+            found[to.stage][to.folder.name] = one
+        seconds += took
         advance(1)
-    outcome.seconds["render"] = seconds + run(words)
+    outcome.seconds["render"] = seconds
     return {name: [runs[folder] for folder in sorted(runs)] for name, runs in found.items()}
 
 
@@ -223,16 +254,15 @@ def _shards(
                 tasks.append(shards.Shard(files, dropped, number, count, path))
                 places.append((stage.name, split))
     advance = progress.step("write", len(tasks))
-    found: dict[int, list[Measured]] = {}
-    seconds = 0.0
-    for number, (measured, took) in pool.map(shards.shard, tasks):
-        found[number] = measured
-        seconds += took
+    found: dict[int, shards.Written] = {}
+    for number, one in pool.map(shards.shard, tasks):
+        found[number] = one
         advance(1)
-    outcome.seconds["shards"] = seconds
-    written = {stage.name: _Written([], pairs[stage.name], _departments(runs[stage.name])) for stage in stages}
+    outcome.seconds["shards"] = sum(one.seconds for one in found.values())
+    written = {stage.name: _Written([], {}, pairs[stage.name], _departments(runs[stage.name])) for stage in stages}
     for number, (name, split) in enumerate(places):
-        written[name].measured.extend((split, own) for own in found[number])
+        written[name].measured.extend((split, piece) for piece in found[number].measured)
+        written[name].files[tasks[number].path.name] = found[number].sha256
     return written
 
 
@@ -302,8 +332,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
