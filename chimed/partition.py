@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,7 +36,19 @@ from chimed.keys import KEYS, folded_options, key_table
 from chimed.leakage import Index
 from chimed.quality import verdicts
 from chimed.recipe import Loaded, load_recipe
-from chimed.records import SCHEMAS, SHAPES, Body, Dialogue, Fact, Passage, Split, body_table, map_texts, shape_of
+from chimed.records import (
+    SCHEMAS,
+    SHAPES,
+    Body,
+    Dialogue,
+    Exam,
+    Fact,
+    Passage,
+    Preference,
+    Split,
+    body_table,
+    map_texts,
+)
 from chimed.sources.archives import stamp
 from chimed.sources.readers import Fingerprint, RawFile, Slice, rows
 from chimed.sources.spec import Row
@@ -115,16 +127,14 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _size(body: Body) -> int:
-    match body:
-        case Dialogue():
-            return sum([len(turn.content) for turn in body.turns])
-        case Fact():
-            return len(body.tail)
-        case Passage():
-            return len(body.text)
-        case _:
-            return 512  # exam items and preference pairs: near enough for a batch
+# The shape of a body and its characters, near enough for a batch: exam items and preference pairs are all of one size.
+_KINDS: dict[type[Body], tuple[str, Callable[[Any], int]]] = {
+    Dialogue: ("dialogue", lambda body: sum([len(turn.content) for turn in body.turns])),
+    Fact: ("fact", lambda body: len(body.tail)),
+    Passage: ("passage", lambda body: len(body.text)),
+    Exam: ("exam", lambda _: 512),
+    Preference: ("preference", lambda _: 512),
+}
 
 
 class _Work:
@@ -143,17 +153,17 @@ class _Work:
         self.examples: list[str] = []
         self.held: list[tuple[str, str, tuple[str, ...]]] = []
         self.shown: dict[str, list[tuple[str, str]]] = defaultdict(list)  # reason -> (id, text)
-        self.counts = Counter(rows=0, units=0, chars=0)
+        self.counts = Counter(rows=0, units=0)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.clock = time.process_time()
         self._next()
 
     def _next(self) -> None:
         self.ids: list[str] = []
-        self.shapes: list[int] = []
         self.rejects: dict[int, RowError] = {}
         self.texts: dict[str, str] = {}  # of rejects, by id
-        self.batch: dict[str, list[tuple[int, Body]]] = defaultdict(list)  # shape -> (place among the units, body)
+        # Of each shape the places of its records among the units, and their bodies.
+        self.batch: dict[str, tuple[list[int], list[Body]]] = {name: ([], []) for name in SHAPES}
         self.chars = 0
 
     def lap(self, step: str) -> None:
@@ -165,9 +175,10 @@ class _Work:
         units: dict[str, int] = {}
         for piece in self.part.slices:
             before = self.counts["units"] + len(self.ids)
+            named = f"{self.source.name}/{piece.file.name}#"
             for number, row in rows(self.source, piece):
                 self.counts["rows"] += 1
-                self.take(f"{piece.file.name}#{number}", row)
+                self.take(f"{named}{number}", row)
                 if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
                     self.flush()
             units[piece.file.name] = self.counts["units"] + len(self.ids) - before
@@ -188,31 +199,31 @@ class _Work:
             done[name] = dict(sorted(getattr(self, name).items()))
         (self.folder / "done.json").write_text(json.dumps({**done, "examples": self.examples}, ensure_ascii=False))
 
-    def take(self, key: str, row: Row | RowError) -> None:
-        """Add the units of one raw row to the batch."""
+    def take(self, own: str, row: Row | RowError) -> None:
+        """Add the units of one raw row to the batch. own: the id of the row."""
         if isinstance(row, RowError):
-            return self.reject(key, row)
+            return self.reject(own, row)
         try:
             bodies = tuple(self.source.parse(row))
         except RowError as error:
-            return self.reject(key, error, row)
+            return self.reject(own, error, row)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return self.reject(key, RowError("parse-failed", f"{type(error).__name__}: {error}"), row)
+            return self.reject(own, RowError("parse-failed", f"{type(error).__name__}: {error}"), row)
         if not bodies:
-            return self.reject(key, RowError("no-record"), row)
-        own = f"{self.source.name}/{key}"
+            return self.reject(own, RowError("no-record"), row)
+        one = len(bodies) == 1
         for number, body in enumerate(bodies, 1):
-            shape = shape_of(body)
-            self.batch[shape].append((len(self.ids), body))
-            self.ids.append(own if len(bodies) == 1 else f"{own}/{number}")
-            self.shapes.append(_NUMBERS[shape])
-            self.chars += _size(body)
+            shape, size = _KINDS[type(body)]
+            places, held = self.batch[shape]
+            places.append(len(self.ids))
+            held.append(body)
+            self.ids.append(own if one else f"{own}/{number}")
+            self.chars += size(body)
         return None
 
-    def reject(self, key: str, error: RowError, row: Row | None = None) -> None:
+    def reject(self, own: str, error: RowError, row: Row | None = None) -> None:
         self.rejects[len(self.ids)] = error
-        self.ids.append(f"{self.source.name}/{key}")
-        self.shapes.append(-1)
+        self.ids.append(own)
         self.unparsed[error.reason] += row is not None
         if row is not None and self.unparsed[error.reason] <= SHOWN:
             self.texts[self.ids[-1]] = _shown(row)
@@ -221,9 +232,12 @@ class _Work:
 
     def flush(self) -> None:
         self.lap("read")
-        places = np.full(len(self.ids), -1, np.int32)
-        for shape, units in sorted(self.batch.items()):
-            at, table = self.table(shape, units)
+        places, shapes = np.full(len(self.ids), -1, np.int32), np.full(len(self.ids), -1, np.int8)
+        for shape, (units, bodies) in sorted(self.batch.items()):
+            if not bodies:
+                continue
+            shapes[units] = _NUMBERS[shape]
+            at, table = self.table(shape, units, bodies)
             reasons = self.judge(shape, table) if len(at) else pa.array([], pa.string())
             passed = pc.is_null(reasons)
             for place, reason in zip(at[~_numpy(passed)], reasons.drop_null().to_pylist(), strict=True):
@@ -231,30 +245,30 @@ class _Work:
             kept = at[_numpy(passed)]
             places[kept] = self.kept[shape] + np.arange(len(kept))
             self.kept[shape] += len(kept)
-        self.write_units(places)
+        self.write_units(shapes, places)
         self._next()
 
-    def table(self, shape: str, units: list[tuple[int, Body]]) -> tuple[npt.NDArray[np.int64], pa.Table]:
+    def table(self, shape: str, places: list[int], bodies: list[Body]) -> tuple[npt.NDArray[np.int64], pa.Table]:
         """The batch's records of one shape and their places; a record that Arrow does not take is rejected."""
 
-        def made(units: list[tuple[int, Body]]) -> pa.Table:
-            ids = [self.ids[place] for place, _ in units]
-            return body_table(shape, ids, [self.part.split] * len(units), [body for _, body in units])
+        def made(places: list[int], bodies: list[Body]) -> pa.Table:
+            return body_table(shape, [self.ids[at] for at in places], [self.part.split] * len(places), bodies)
 
         try:
-            table = made(units)
+            return np.array(places, np.int64), made(places, bodies)
         except (pa.ArrowException, TypeError, UnicodeError):
-            good = []
-            for unit in units:
-                try:
-                    made([unit])
-                    good.append(unit)
-                except UnicodeError as error:
-                    self.rejects[unit[0]] = RowError("bad-encoding", str(error)[:200])
-                except (pa.ArrowException, TypeError) as error:
-                    self.rejects[unit[0]] = RowError("not-text", str(error)[:200])
-            units, table = good, made(good)
-        return np.array([place for place, _ in units], np.int64), table
+            good = [place for place in range(len(places)) if self._fits(made, places[place], bodies[place])]
+        kept = [places[place] for place in good]
+        return np.array(kept, np.int64), made(kept, [bodies[place] for place in good])
+
+    def _fits(self, made: Callable[[list[int], list[Body]], pa.Table], place: int, body: Body) -> bool:
+        try:
+            made([place], [body])
+        except UnicodeError as error:
+            self.rejects[place] = RowError("bad-encoding", str(error)[:200])
+        except (pa.ArrowException, TypeError) as error:
+            self.rejects[place] = RowError("not-text", str(error)[:200])
+        return place not in self.rejects
 
     def judge(self, shape: str, table: pa.Table) -> pa.Array:
         """Clean, mask and judge a table, write what passed with its keys; the reasons, null where a row passed."""
@@ -281,7 +295,7 @@ class _Work:
             self.lap("write")
         return reasons
 
-    def write_units(self, places: npt.NDArray[np.int32]) -> None:
+    def write_units(self, shapes: npt.NDArray[np.int8], places: npt.NDArray[np.int32]) -> None:
         reasons: list[str | None] = [None] * len(self.ids)
         details = [""] * len(self.ids)
         for place, error in sorted(self.rejects.items()):
@@ -292,8 +306,7 @@ class _Work:
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{self.ids[place]}: {error}"[:300])
         self.counts["units"] += len(self.ids)
-        self.counts["chars"] += self.chars
-        columns = [self.ids, self.shapes, places, reasons, details]
+        columns = [self.ids, shapes, places, reasons, details]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, UNITS, strict=True)]
         self.write("units", UNITS, pa.Table.from_arrays(arrays, schema=UNITS))
         self.lap("write")

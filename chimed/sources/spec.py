@@ -131,6 +131,7 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
     Raises RowError `unknown-role`, or `no-answer` when no reply to a user turn remains.
     """
     said: list[Turn] = []
+    last: Role | None = None
     for name, content in turns:
         role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
@@ -138,9 +139,11 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
         text = content.strip()
         if not text:
             continue
-        if said and said[-1].role == role:
-            text = f"{said.pop().content}\n{text}"
-        said.append(Turn(role, text))
+        if role == last:
+            said[-1] = Turn(role, f"{said[-1].content}\n{text}")
+        else:
+            said.append(Turn(role, text))
+            last = role
     while said and said[-1].role != "assistant":
         said.pop()
     start = 0
