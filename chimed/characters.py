@@ -58,6 +58,7 @@ _STAY_TYPES = ("<super>", "<sub>", "<fraction>")
 _WIDEN = dict(zip(",:;?!()", "，：；？！（）", strict=True))
 _FIXED = {
     "∶": "：",
+    "\u2215": "/",
     "㎡": "m²",
     "㎠": "cm²",
     "㎟": "mm²",
@@ -81,6 +82,8 @@ class Tables:
 
 def _pack(text: str, source: str) -> int | None:
     """Up to seven bytes of UTF-8 above their number; None for more, or if they are more than twice the source's."""
+    if not text:
+        return 0
     raw = text.encode()
     if len(raw) > min(7, 2 * len(source.encode())):
         return None
@@ -97,7 +100,8 @@ def _cleaned(char: str, category: str) -> str:
         return " "
     if category in ("Cc", "Cf", "Co") or char in "\ufffc\ufffd" or "\ufe00" <= char <= "\ufe0f":
         return ""
-    if char in _STAY or unicodedata.decomposition(char).startswith(_STAY_TYPES):
+    parts = unicodedata.decomposition(char)
+    if not parts or char in _STAY or parts.startswith(_STAY_TYPES):
         return char
     plain = unicodedata.normalize("NFKC", char).replace("\u2215", "/")
     if " " in plain:
@@ -105,8 +109,10 @@ def _cleaned(char: str, category: str) -> str:
     return _WIDEN.get(plain, plain) if 0xFE10 <= ord(char) < 0xFE70 else plain
 
 
-def _folded(char: str) -> str:
+def _folded(char: str, category: str) -> str:
     """Letters and digits of one character without case, width and accents."""
+    if not unicodedata.decomposition(char) and char.casefold() == char:
+        return char if category[0] in "LN" else ""
     parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
     return "".join(c for c in parts if unicodedata.category(c)[0] in "LN")
 
@@ -134,9 +140,10 @@ def own() -> Table:
 
 @cache
 def tables() -> Tables:
-    """The tables, built once a process in about a quarter of a second."""
-    kind, need = np.zeros(LIMIT, np.uint8), np.zeros(LIMIT, np.uint8)
-    clean, fold = own(), own()
+    """The tables, built once a process in about a tenth of a second."""
+    kinds, needs = bytearray(LIMIT), bytearray(LIMIT)
+    seen: dict[int, int] = {}  # code point -> what it is packed as, where that is not itself
+    folded: dict[int, int] = {}
     rare = {c: p for c, p in simplified_pairs() if c <= "\uffff" < p}  # few fonts and tokenizers know these forms
     simple = {c: p for c, p in simplified_pairs() if c not in rare}
     plain = {ord(c): p for c, p in (("著", "着"), *simple.items())}
@@ -145,18 +152,23 @@ def tables() -> Tables:
             char = chr(code)
             category = unicodedata.category(char)
             if category == "Cn":
-                fold[code] = 0
+                folded[code] = 0
                 continue
-            kind[code] = LETTER * (category[0] == "L")
-            seen = _pack(_cleaned(char, category), char)
-            if seen is not None and seen != clean[code]:
-                clean[code] = seen
-                need[code] = REWRITE
-            key = _pack(_folded(char).translate(plain), char)
-            if key is not None:
-                fold[code] = key
+            if category[0] == "L":
+                kinds[code] = LETTER
+            text = _cleaned(char, category)
+            if text != char and (packed := _pack(text, char)) is not None:
+                seen[code] = packed
+                needs[code] = REWRITE
+            text = _folded(char, category).translate(plain)
+            if text != char and (packed := _pack(text, char)) is not None:
+                folded[code] = packed
             if unicodedata.combining(char) or 0x1100 <= code < 0x1200:
-                need[code] |= COMPOSE
+                needs[code] |= COMPOSE
+    kind, need = np.frombuffer(kinds, np.uint8), np.frombuffer(needs, np.uint8)
+    clean, fold = own(), own()
+    for table, own_forms in ((clean, seen), (fold, folded)):
+        table[list(own_forms)] = np.array(list(own_forms.values()), np.uint64)
     for char, far in rare.items():
         clean[ord(far)], fold[ord(far)] = clean[ord(char)], fold[ord(char)]
         need[ord(far)] = REWRITE
