@@ -3,9 +3,10 @@
     python benchmarks/scale.py RAW --sizes 0.1 1 3.2 10 [--workers 2] [--work FOLDER] [--plot docs/images/scale.png]
 
 For each number of gigabytes makes the corpus of `raw_corpus.py` from RAW, builds all stages of it by the default
-recipe, and deletes both. Prints a Markdown table of sizes and one of steps, and the straight line through each measure
-with its largest deviation in percent of what was measured. The line is the one whose relative deviations have the least
-squares, so that small sizes count as much as large ones. A size that does not fit on the disk is left out.
+recipe, and deletes both; the embedded sample is built before, so that all kernels are compiled. Prints a Markdown table
+of sizes and one of steps, and the straight line through each measure with its largest deviation in percent of what was
+measured. The line is the one whose relative deviations have the least squares, so that small sizes count as much as
+large ones. A size that does not fit on the disk is left out.
 
 Memory is sampled every 50 ms: resident sets, which count pages of mapped work files, and what processes hold of their
 own, of which the largest process and the largest sum over all processes at one time are told.
@@ -13,6 +14,7 @@ own, of which the largest process and the largest sum over all processes at one 
 
 import argparse
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -131,6 +133,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("docs/images/scale.png"))
     args = parser.parse_args()
     points = []
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        command = [sys.executable, "-m", "chimed.cli", "build", "--stage", "all", "--out", f"{folder}/out"]
+        subprocess.run(command, check=True, capture_output=True)
     for gigabytes in args.sizes:
         if found := point(args.raw, args.work, gigabytes, args.workers):
             points.append(found)
