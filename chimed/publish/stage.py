@@ -209,7 +209,6 @@ def _render(
             if (part.split == "train") is (stage.name != "eval") and shapes.intersection(shards.feeds(stage.name))
         )
 
-    seconds = sum(finished() for finished in graphs)
     # Facts of all parts are one graph: worded first, because that takes longest.
     tasks: list[shards.Render | shards.Word] = []
     tasks += shards.words([(graph.path, target(stage, "graph")) for stage in stages if (graph := stage.graph)])
@@ -219,6 +218,7 @@ def _render(
         if (own := targets(part, f"{number:06d}"))
     ]
     advance = progress.step("render", len(tasks))
+    seconds = sum(finished() for finished in graphs)
     found: dict[str, dict[str, shards.Runs]] = {stage.name: {} for stage in stages}
     for number, (runs, took) in pool.map(shards.run, tasks):
         for to, one in zip(tasks[number].targets, runs, strict=True):
