@@ -1,14 +1,14 @@
 """The five shapes a record can have, and the Arrow schema of each.
 
-Shapes are frozen dataclasses, because a parser writes them by hand; everything after the parser works on the Arrow
-tables made by `to_table`. A table of any shape starts with the columns `id` (source/key) and `split`.
+Shapes are named tuples, because a parser writes them by hand and millions of them: they cannot be changed, and are made
+and taken apart again in C. Everything after the parser works on the Arrow tables made by `to_table`. A table of any
+shape starts with the columns `id` (source/key) and `split`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
-from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -19,24 +19,21 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One turn of a conversation."""
 
     role: Role
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """Running text: a section of a textbook, encyclopedia, guideline or classic."""
 
     text: str
     title: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """An edge of a knowledge graph. `tail_type="text"` marks an attribute whose tail is prose, not an entity."""
 
     head: str
@@ -46,16 +43,14 @@ class Fact:
     tail_type: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialogue:
+class Dialogue(NamedTuple):
     """A conversation that ends with the assistant; a question-answer pair is a dialogue of two turns."""
 
     turns: tuple[Turn, ...]
     department: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Exam:
+class Exam(NamedTuple):
     """A multiple-choice item. `answer`: the letters of the right options, sorted: "BD". Options carry no letter."""
 
     question: str
@@ -69,8 +64,7 @@ class Exam:
     difficulty: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
+class Preference(NamedTuple):
     """Two replies to one prompt, the better one first."""
 
     prompt: tuple[Turn, ...]
@@ -111,7 +105,7 @@ _ARROW: dict[Any, pa.DataType] = {
 
 
 def _schema(cls: type[Body]) -> pa.Schema:
-    own = [(f.name, _ARROW[f.type]) for f in fields(cls)]
+    own = [(name, _ARROW[kind]) for name, kind in get_type_hints(cls).items()]
     return pa.schema([("id", pa.string()), ("split", pa.string()), *own])
 
 
@@ -143,16 +137,14 @@ def _offsets(lengths: Iterable[int]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int32))
 
 
-_TURN = (attrgetter("role"), attrgetter("content"))
-
-
 def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
     if kind == pa.string():
         return pa.array(values, pa.string())
     flat = list(chain.from_iterable(values))
     if kind == TURNS:
         inner = pa.StructArray.from_arrays(
-            [pa.array(list(map(own, flat)), pa.string()) for own in _TURN], fields=list(kind.value_type)
+            [pa.array(own, pa.string()) for own in zip(*flat, strict=True)] or [pa.array([], pa.string())] * 2,
+            fields=list(kind.value_type),
         )
     else:
         inner = pa.array(flat, pa.string())
@@ -168,8 +160,8 @@ def body_table(shape: str, ids: Sequence[str], splits: Sequence[Split], bodies: 
     """The Arrow table of bodies that all have this shape, with the id and split of each."""
     schema = SCHEMAS[shape]
     columns = [pa.array(ids, pa.string()), pa.array(splits, pa.string())]
-    for field in list(schema)[2:]:
-        columns.append(_column(field.type, list(map(attrgetter(field.name), bodies))))
+    values = zip(*bodies, strict=True) if bodies else [()] * (len(schema) - 2)
+    columns += [_column(field.type, own) for field, own in zip(list(schema)[2:], values, strict=True)]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -6,9 +6,8 @@ from the history, and safety rows `instruct, output`.
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
-from chimed.records import Body, Turn
+from chimed.records import Body, Dialogue, Turn
 from chimed.sources.forms import alpaca
 from chimed.sources.origins import Origin, github, hub
 from chimed.sources.spec import Row, Source, first
@@ -28,7 +27,7 @@ def parse(row: Row) -> Iterable[Body]:
     """
     said = alpaca(row)
     turns = tuple(Turn(turn.role, _MODEL.sub("", turn.content).strip() or turn.content) for turn in said.turns)
-    return (replace(said, turns=turns, department=first(row, "cate1", "cate2")),)
+    return (Dialogue(turns, first(row, "cate1", "cate2")),)
 
 
 SOURCE = Source(

@@ -6,14 +6,13 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chimed.errors import RowError
-from chimed.records import Body, shape_of
+from chimed.records import Body, Turn, shape_of
 from chimed.sources import discover
 from chimed.sources.readers import find, rows, slices
 from chimed.sources.spec import Source
@@ -24,7 +23,14 @@ EXPECTED = "expected.jsonl"
 
 
 def _plain(body: Body) -> dict[str, Any]:
-    return {"shape": shape_of(body), **{name: value for name, value in asdict(body).items() if value}}
+    columns = {name: _turns(value) for name, value in body._asdict().items() if value}
+    return {"shape": shape_of(body), **columns}
+
+
+def _turns(value: Any) -> Any:
+    if isinstance(value, tuple) and isinstance(value[0], Turn):
+        return [turn._asdict() for turn in value]
+    return value
 
 
 def read(source: Source, raw: Path) -> Iterator[dict[str, Any]]:
