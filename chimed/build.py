@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 
 from chimed import corpus, earlier, engine, ledger
-from chimed.corpus import Decision, Prepared, Shape
+from chimed.corpus import Decision, Prepared, Undecided, settle
 from chimed.earlier import Earlier
 from chimed.errors import BuildError, SourceError
 from chimed.evaluation import Evaluation
 from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
-from chimed.publish.stage import Beside, Stage, merge_graphs, publish
+from chimed.publish.stage import Beside, Graphs, Stage, merge_graphs, publish
+from chimed.publish.statistics import account
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
 from chimed.sources import SAMPLE
@@ -216,22 +217,20 @@ def _run(
     parts, items = _prepare_all(request, planned, pool, outcome, progress)
     _too_many_rejects(request.loaded, parts, outcome)
     prepared = tuple(part for part, _ in parts)
-    shapes = {name: Shape(name, (*prepared, *known.parts), known.gone(name)) for name in SHAPES}
-    recipe = request.loaded.recipe
-    near = recipe.near if recipe.repeats == "drop" else None
-    folders = [part.folder.name for part in (*prepared, *known.parts)]
-    digest = _digest(folders, near, *sorted({path.name for path in known.decisions}))
+    near = request.loaded.recipe.near if request.loaded.recipe.repeats == "drop" else None
+    every = (*prepared, *known.parts)
+    digest = _digest([part.folder.name for part in every], near, *sorted({path.name for path in known.decisions}))
     folder = work / "corpus" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    undecided = {
+        name: corpus.Undecided(name, every, known.gone(name), near, folder / f"{name}.arrow") for name in SHAPES
+    }
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
-    decide = _Decide(shapes, near, folder, request.workers, progress)
-    decisions = {"fact": decide("fact")}
-    graphs = merge_graphs(stages, pool)  # while the others are compared
-    decisions |= {name: decide(name) for name in SHAPES if name != "fact"}
-    outcome.seconds["duplicates"] = decide.seconds
-    outcome.again = {name: _again(shapes[name], decisions[name], len(prepared)) for name in shapes if request.against}
+    decisions, graphs = _decide(undecided, stages, pool, outcome, progress)
+    if request.against:
+        outcome.again = {name: _again(decision, len(prepared)) for name, decision in decisions.items()}
     write = ledger.Write(prepared, known.parts, folder, items, request.out / "ledger.parquet")
-    told = pool.submit(ledger.write, write)
-    publish(stages, decisions, Beside(graphs, told), outcome, pool, progress)
+    publish(stages, decisions, Beside(graphs, pool.submit(account, write)), outcome, pool, progress)
     earlier.save(work, digest, prepared)
     if outcome.empty and not outcome.stages and any(outcome.again.values()):
         raise BuildError(
@@ -245,9 +244,25 @@ def _run(
         )
 
 
-def _again(shape: Shape, decision: Decision, own: int) -> int:
+def _decide(
+    undecided: dict[str, Undecided], stages: Sequence[Stage], pool: engine.Engine, outcome: Outcome, progress: Progress
+) -> tuple[dict[str, Decision], Graphs]:
+    """Decide for the rows of all shapes, facts here and the others in the pool, which goes on to merge the graphs."""
+    advance = progress.step("find duplicates", len(undecided))
+    others = [pool.submit(settle, task) for name, task in undecided.items() if name != "fact"]
+    seconds = settle(undecided["fact"])
+    advance(1)
+    graphs = merge_graphs(stages, pool)
+    for settled in others:
+        seconds += settled()
+        advance(1)
+    outcome.seconds["duplicates"] = seconds
+    return {name: corpus.read(task.path) for name, task in undecided.items()}, graphs
+
+
+def _again(decision: Decision, own: int) -> int:
     """How many rows of the first `own` parts repeat one of the others."""
-    first = shape.starts[own]
+    first = decision.starts[own]
     return int((decision.by[:first] >= first).sum())
 
 
@@ -346,26 +361,3 @@ def _too_many_rejects(loaded: Loaded, parts: Sequence[tuple[Prepared, dict[str, 
                 "allowed; look at the first ones and mend the files, or raise max_rejects in the recipe:\n  "
                 + "\n  ".join(examples)
             )
-
-
-class _Decide:
-    """What is decided for the rows of a shape, read back where it was decided before."""
-
-    def __init__(
-        self, shapes: dict[str, Shape], near: float | None, folder: Path, workers: int, progress: Progress
-    ) -> None:
-        self.shapes, self.near, self.folder, self.workers = shapes, near, folder, workers
-        self.seconds = 0.0
-        self.advance = progress.step("find duplicates", len(shapes))
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, shape: str) -> Decision:
-        clock = time.process_time()
-        path = self.folder / f"{shape}.arrow"
-        if not path.exists():
-            partial = path.with_name(f"{path.name}.partial")
-            corpus.save(corpus.decide(self.shapes[shape], self.near, self.workers), partial)
-            partial.rename(path)
-        self.advance(1)
-        self.seconds += time.process_time() - clock
-        return corpus.read(path)

@@ -6,6 +6,7 @@ across files, so that a set keeps the size it was published with.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -123,8 +124,30 @@ class Shape:
         return part.kept.get(self.shape, 0) > 0
 
 
-def decide(shape: Shape, near: float | None, workers: int = 1) -> Decision:
-    """Decide for every row of a shape, with as many threads.
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """A task for `settle`: the rows of one shape over all parts, as `Shape` and `decide` take them, and where what is
+    decided is to be written."""
+
+    shape: str
+    parts: tuple[Prepared, ...]
+    gone: npt.NDArray[np.bool_] | None
+    near: float | None
+    path: Path
+
+
+def settle(task: Undecided) -> float:
+    """Write what is decided for the rows of a task, unless it is there, and the CPU-seconds that it took."""
+    began = time.process_time()
+    if not task.path.exists():
+        partial = task.path.with_name(f"{task.path.name}.partial")
+        save(decide(Shape(task.shape, task.parts, task.gone), task.near), partial)
+        partial.rename(task.path)
+    return time.process_time() - began
+
+
+def decide(shape: Shape, near: float | None) -> Decision:
+    """Decide for every row of a shape.
 
     near: the Jaccard similarity from which two rows are one; None keeps all rows of training, equal ones too.
     """
@@ -150,9 +173,7 @@ def decide(shape: Shape, near: float | None, workers: int = 1) -> Decision:
 
     rest = rows[repeats < 0]
     bands = (shape.column(f"b{band:02d}").astype(np.uint64)[rest] for band in range(BANDS))
-    found = find(
-        bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1, workers=workers
-    )
+    found = find(bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1)
     dropped = found.by >= 0
     by[rest[dropped]] = rest[found.by[dropped]]
     similarity[rest[dropped]] = found.similarity[dropped]
@@ -201,7 +222,7 @@ def _evaluation_repeats(
 
 
 def save(decision: Decision, path: Path) -> None:
-    """Write a decision, to be renamed into place by the caller."""
+    """Write a decision."""
     names = [name for name in Decision.__slots__ if name != "starts"]
     table = pa.table({name: getattr(decision, name) for name in names})
     table = table.replace_schema_metadata({"starts": json.dumps(decision.starts.tolist())})

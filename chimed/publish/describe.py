@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,17 @@ def describe(
     found: Finished,
     measured: Sequence[tuple[str, Measured]],
     loaded: Loaded,
-    ledger: Path,
+    tally: statistics.Tally,
     pool: Engine,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write the card, and LICENSE.md where the Hub asks for it, into a stage's folder; what they tell, to be kept.
 
     found: the stage as far as it is, its manifest with the names of its shards. measured: its rows, each piece with
-    its split. ledger: that of its build. The result has the keys `MEASURED`, for the manifest, all of them about the
-    sources of the stage alone.
+    its split. tally: of the ledger of its build. The result has the keys `MEASURED`, for the manifest, all of them
+    about the sources of the stage alone.
     """
-    told = {**figures(measured), **_ledger(found, statistics_of(ledger)), "tokenizer": {}}
+    told = {**figures(measured), **_ledger(found, tally), "tokenizer": {}}
     name = loaded.recipe.tokenizer
     if name:
         path = loaded.tokenizer or fetched(name)
@@ -49,17 +48,6 @@ def describe(
     for file, text in _texts(whole).items():
         (found.folder / file).write_bytes(text)
     return told
-
-
-def statistics_of(ledger: Path) -> statistics.Tally:
-    """The counts of a ledger, made once for all stages of a build."""
-    state = ledger.stat() if ledger.exists() else None
-    return _tally(ledger, state and (state.st_mtime_ns, state.st_size))
-
-
-@lru_cache(maxsize=1)
-def _tally(ledger: Path, state: object) -> statistics.Tally:
-    return statistics.tally(ledger)
 
 
 def figures(measured: Sequence[tuple[str, Measured]]) -> dict[str, Any]:

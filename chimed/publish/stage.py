@@ -22,6 +22,7 @@ from chimed.outcome import Outcome, Progress
 from chimed.publish.balance import balance
 from chimed.publish.describe import describe
 from chimed.publish.finished import Finished
+from chimed.publish.statistics import Tally
 from chimed.recipe import Loaded
 from chimed.records import SPLITS, Split
 from chimed.stages import Measured
@@ -98,7 +99,7 @@ class Beside:
     """What the pool was given to do beside: calling waits for it. The ledger gives its counts when it is written."""
 
     graphs: Graphs
-    ledger: Callable[[], Counts]
+    ledger: Callable[[], tuple[Counts, Tally]]
 
 
 def publish(
@@ -117,11 +118,11 @@ def publish(
     todo = [stage for stage in stages if stage.name not in finished]
     runs = _render(todo, decisions, beside.graphs, outcome, pool, progress)
     written = _shards(todo, runs, outcome, pool, progress)
-    outcome.counts = beside.ledger()
+    outcome.counts, tally = beside.ledger()
     cleared = []
     for stage in todo:
         if any(len(own.characters) for _, own in written[stage.name].measured):
-            finished[stage.name] = _finish(stage, written[stage.name], outcome, pool, progress)
+            finished[stage.name] = _finish(stage, written[stage.name], tally, outcome, pool, progress)
         cleared.append(pool.submit(shutil.rmtree, stage.work))  # gigabytes of runs: beside the next stage
     for stage in stages:
         if stage.name in finished:
@@ -142,12 +143,14 @@ def _before(stage: Stage) -> dict[str, Any] | None:
     return before if whole else None
 
 
-def _finish(stage: Stage, written: _Written, outcome: Outcome, pool: Engine, progress: Progress) -> dict[str, Any]:
+def _finish(
+    stage: Stage, written: _Written, tally: Tally, outcome: Outcome, pool: Engine, progress: Progress
+) -> dict[str, Any]:
     """Write card and manifest, and put the folder in its place."""
     content = _manifest(stage, written, outcome)
     content["files"] = {p.name: "" for p in sorted(stage.partial.iterdir())}
     found = Finished(stage.name, stage.partial, content)
-    content |= describe(found, written.measured, stage.loaded, stage.out / "ledger.parquet", pool, progress)
+    content |= describe(found, written.measured, stage.loaded, tally, pool, progress)
     paths = sorted(stage.partial.iterdir())
     content["files"] = {path.name: written.files.get(path.name) or shards.sha256(path) for path in paths}
     text = json.dumps(content, ensure_ascii=False, indent=1)

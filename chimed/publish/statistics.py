@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from chimed import ledger
 from chimed.errors import BuildError
 from chimed.ledger import VERDICTS
 from chimed.publish.finished import Finished, finished
@@ -69,9 +70,10 @@ def gathered(measured: Iterable[tuple[str, Measured]]) -> Lengths:
 
 def size(found: Lengths) -> dict[str, Any]:
     """Rows, characters, median and 90th percentile of a stage; the same of its `sources` by split, with their share."""
-    order = np.lexsort((found.split, found.source))
-    keys = found.source[order].astype(np.int32) * len(SPLITS) + found.split[order]
-    cuts = np.flatnonzero(np.diff(keys, prepend=-1))
+    keys = found.source * np.int16(len(SPLITS)) + found.split
+    order = np.argsort(keys, kind="stable")  # of small integers: by radix
+    keys = keys[order]
+    cuts = np.flatnonzero(np.diff(keys, prepend=np.int16(-1)))
     parts = np.split(found.characters[order], cuts[1:]) if len(cuts) else []
     total = max(int(found.characters.sum(dtype=np.int64)), 1)
     rows = []
@@ -126,6 +128,11 @@ class Tally:
     repeats: Counter[tuple[str, str]] = field(default_factory=Counter)
     equal: Counter[tuple[str]] = field(default_factory=Counter)
     leaks: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def account(task: ledger.Write) -> tuple[ledger.Counts, Tally]:
+    """A task: write a ledger and count it."""
+    return ledger.write(task), tally(task.path)
 
 
 def ledger_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -136,16 +136,17 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[Turn, ...]:
         role = ROLES.get(name) or ROLES.get(name.strip().lower())
         if role is None:
             raise RowError("unknown-role", f"found {name!r}; known are {', '.join(ROLES)}")
-        text = content.strip()
-        if not text:
+        if not (text := content.strip()):
             continue
-        if role == last:
-            said[-1] = Turn(role, f"{said[-1].content}\n{text}")
-        else:
+        if role != last:
             said.append(Turn(role, text))
             last = role
+        else:
+            said[-1] = Turn(role, f"{said[-1].content}\n{text}")
     while said and said[-1].role != "assistant":
         said.pop()
+    if said and said[0].role == "user":  # as most do
+        return tuple(said)
     start = 0
     while start < len(said) and said[start].role != "user":
         start += 1

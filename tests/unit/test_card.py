@@ -20,7 +20,7 @@ from chimed.publish import describe, tokens
 from chimed.publish.card import card, front, licence
 from chimed.publish.finished import Finished
 from chimed.publish.markdown import code, example, table, words
-from chimed.publish.statistics import batches
+from chimed.publish.statistics import batches, tally
 from chimed.recipe import Loaded, load_recipe
 from chimed.stages import COLUMNS, measure
 
@@ -72,9 +72,9 @@ def stage(out: Path, texts: dict[str, str], licences: dict[str, dict[str, str]] 
 
 def described(found: Finished, loaded: Loaded | None = None) -> Finished:
     """The stage with its card, as a build leaves it."""
-    ledger = found.folder.parent / "ledger.parquet"
+    counted = tally(found.folder.parent / "ledger.parquet")
     measured = [(split, measure(batch)) for split, batch in batches(found)]
-    told = describe.describe(found, measured, loaded or load_recipe(), ledger, engine.start(1), Silent())
+    told = describe.describe(found, measured, loaded or load_recipe(), counted, engine.start(1), Silent())
     manifest = {**found.manifest, **told, "files": {path.name: "" for path in found.folder.iterdir()}}
     (found.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return Finished(found.stage, found.folder, manifest)
