@@ -28,7 +28,7 @@ def canonical(facts: pa.Table, trust: Sequence[str] = ()) -> pa.Table:
     turn = _turns(facts["id"])
     columns = {name: facts[name].dictionary_encode().combine_chunks() for name in _CODED}
     table = pa.table(columns | {"tail": facts["tail"].cast(pa.large_string()).combine_chunks()})
-    del columns
+    del columns, facts  # most of the memory of a graph
     kept = np.ones(len(table), bool)
     if len(table):
         table, kept = _merged(table)
