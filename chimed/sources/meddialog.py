@@ -172,7 +172,7 @@ def _block(text: str) -> Dialogue:
             turn = ("patient" if part == "Description" else "doctor", "\n".join(map(str.strip, body[1:].split("\n"))))
             said += [turn] if turn not in said else []  # a form that is shown again
     prescribed = "药品" in text or "疾病诊断" in text
-    told = _prescribed(said) if prescribed else ((who, form(words)) for who, words in said)
+    told = _prescribed(said) if prescribed else [(who, form(words)) for who, words in said]
     return Dialogue(conversation(told), _department(faculty.strip().partition("\n")[0]))
 
 
@@ -212,29 +212,36 @@ def form(text: str) -> str:
     '您好\\n病情描述：咳嗽\\n过敏史：无'
     """
     if not _SPECIAL(text):  # as most are: a line of words
-        return text.strip().lstrip("。，：:") if _WORD(text) else ""
+        return text.strip().lstrip("。，：:") if text[:1].isalnum() or _WORD(text) else ""
     fields = [(_FREE, "")]
     for line in _plain(text):
         found = _FIELD(line)
-        name, told = found.groups() if found else ("", "")
-        if name in _FIELDS:
-            fields.append((_FIELDS[name], told))
+        if found and (name := found[1]) in _FIELDS:
+            fields.append((_FIELDS[name], found[2]))
         else:
             name, told = fields[-1]
             fields[-1] = name, f"{told}\n{line}" if told else line
-    fields = [(name, told.removeprefix(f"{name}：").lstrip("。，：:")) for name, told in fields if name and told]
-    wishes = []  # last, since what is said next goes on from there
-    kept = []
+    kept: dict[str, None] = {}
+    wishes: dict[str, None] = {}  # last, since what is said next goes on from there
     for name, told in fields:
-        if not told or (told in _NOTHING and name not in _ANSWERED):
+        told = _told(name, told)  # noqa: PLW2901
+        if not told:
             continue
         if name == _FREE:
-            kept.append(told)
+            kept[told] = None
         elif name == _WISH:
-            wishes.append(f"{name}：{told}")
-        elif name != "初步印象" or ("建议", told) not in fields:
-            kept.append(f"{name}：{told}")
-    return "\n".join(dict.fromkeys(kept + wishes))
+            wishes[f"{name}：{told}"] = None
+        elif name != "初步印象" or all(told != _told(*field) for field in fields if field[0] == "建议"):
+            kept[f"{name}：{told}"] = None
+    return "\n".join(kept | wishes)
+
+
+def _told(name: str, text: str) -> str:
+    """What stands in a field, "" where that is nothing."""
+    if not name or not text:
+        return ""
+    text = text.removeprefix(f"{name}：").lstrip("。，：:")
+    return "" if text in _NOTHING and name not in _ANSWERED else text
 
 
 def _plain(text: str) -> list[str]:
@@ -245,7 +252,7 @@ def _plain(text: str) -> list[str]:
         text = _SCALE.sub(lambda found: f"{found[1]}{found[2]}" if found[2] else "", text)
     if _MARKED(text):
         text = _PLATFORM.sub("", text)
-    return [line for line in map(str.strip, text.split("\n")) if _WORD(line)]
+    return [line for line in map(str.strip, text.split("\n")) if line[:1].isalnum() or _WORD(line)]
 
 
 @lru_cache(maxsize=1024)
