@@ -40,6 +40,20 @@ def test_two_workers_give_the_bytes_of_one(
     assert contents(tmp_path / "out") == whole[0]
 
 
+def test_one_stage_after_another_gives_the_bytes_of_all_at_once(
+    large: Path, chimed: Run, contents: Contents, whole: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    """A later stage takes up the parts, decisions and graphs of the ones before."""
+    stages = sorted({name.partition("/")[0] for name in whole[0] if "/" in name}, reverse=True)
+    assert {"cpt", "rag", "sft"} <= set(stages)
+    for stage in stages:
+        arguments = _arguments(large, tmp_path / "out", 2)
+        arguments[arguments.index("all")] = stage
+        done = chimed(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == whole[0]
+
+
 def test_killed_at_ten_moments_and_resumed(
     large: Path, contents: Contents, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
