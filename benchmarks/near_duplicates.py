@@ -309,6 +309,11 @@ def main() -> None:
             out = Path(folder) / f"{tool}.json"
             try:
                 python = python_of(tool, args.peers)
+                if tool == "command":  # the first run of a checkout compiles its kernels
+                    few = Path(folder) / "few.parquet"
+                    pq.write_table(table.slice(0, 100), few)
+                    warm = [python, "-m", "chimed.cli", "dedup", few, "--out", Path(folder) / "few"]
+                    subprocess.run(warm, check=True, stdout=subprocess.DEVNULL)
                 arguments = [python, __file__, str(args.texts), "--tools", tool, "--out", str(out)]
                 subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
             except (OSError, subprocess.SubprocessError) as error:
