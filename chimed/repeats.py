@@ -1,9 +1,9 @@
 """Equal and near-equal texts in any Parquet or JSON-lines files: the engine behind `chimed dedup`.
 
 Files are read in the order given, a few megabytes at a time. The folded texts and their keys are spilled to a file
-beside the result and mapped back, so that memory does not grow with the texts: it holds a few batches and about 150
-bytes a row, the disk for the time being a copy of the texts and 136 bytes a row. Threads share the work: the kernels
-hold no lock. Neither their number nor the cutting into batches shows in the result.
+beside the result and mapped back where they pass 256 MB, so that memory does not grow with the texts: it holds that, a
+few batches and about 150 bytes a row, the disk for the time being a copy of the texts and 136 bytes a row. Threads
+share the work: the kernels hold no lock. Neither their number nor the cutting into batches shows in the result.
 
 Of rows that are alike the first in the order of files and rows stays. Whatever has no text (empty, null, a line that
 is no JSON object) stays as well, and is counted.
@@ -34,6 +34,7 @@ from chimed.textfiles import Batch, TextFile, opened
 Ints = npt.NDArray[np.int64]
 Step = Callable[[str, int], Callable[[int], None]]
 
+HELD = 256 << 20  # bytes of texts and keys that are held in memory before they go to disk
 _OWN = {"kept", "removed.parquet", "dedup.json", ".work"}
 _KEYS = ("high", "low", *(f"b{band:02d}" for band in range(BANDS)))
 _SPILLED = pa.schema([("text", pa.string()), *((name, pa.uint64()) for name in _KEYS)])
@@ -67,11 +68,29 @@ class Counts:
 
 
 class _Spill:
-    """The folded texts and keys of all rows, mapped from disk."""
+    """The folded texts and keys of all rows: in memory while they are few, else mapped from a file at `path`."""
 
     def __init__(self, path: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self.path, self.size = path, 0
+        self.batches: list[pa.RecordBatch] = []
+        self.file: pa.ipc.RecordBatchFileWriter | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take some more rows."""
+        self.batches.append(batch)
+        self.size += batch.nbytes
+        if self.size > HELD:
+            self.file = self.file or pa.ipc.new_file(self.path, _SPILLED)
+            for held in self.batches:
+                self.file.write_batch(held)
+            self.batches.clear()
+
+    def close(self) -> None:
+        """No more rows: from here on they can be read."""
+        if self.file:
+            self.file.close()
+            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+            self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self.starts = np.cumsum([0, *(len(batch) for batch in self.batches)])
 
     def column(self, name: str) -> npt.NDArray[np.uint64]:
@@ -118,9 +137,11 @@ def dedup(
     counts, clock, step = Counts(), _Clock(), step or _silent
     with ThreadPoolExecutor(workers) as pool:
         size = sum(file.size for file in sources)
-        starts = _spill(sources, work / "texts.arrow", pool, 2 * workers, step("reading", size), counts)
+        spill = _Spill(work / "texts.arrow")
+        starts = _spill(sources, spill, pool, 2 * workers, step("reading", size), counts)
         clock.lap("reading", counts)
-        by, similarity = _decide(_Spill(work / "texts.arrow"), threshold, workers)
+        by, similarity = _decide(spill, threshold, workers)
+        del spill
         clock.lap("comparing", counts)
         told = step("writing", size)
         jobs = []
@@ -199,34 +220,34 @@ def _keyed(batch: Batch) -> tuple[Batch, pa.RecordBatch]:
 
 def _spill(
     sources: Sequence[TextFile],
-    path: Path,
+    spill: _Spill,
     pool: ThreadPoolExecutor,
     ahead: int,
     told: Callable[[int], None],
     counts: Counts,
 ) -> Ints:
-    """Write the texts and keys of all rows to `path`; the first row of each file, and the number of rows."""
+    """Gather the texts and keys of all rows; the first row of each file, and the number of rows."""
     tables()  # once, before threads ask for it
     starts = [0] * (len(sources) + 1)
     waiting: deque[tuple[int, Future[tuple[Batch, pa.RecordBatch]]]] = deque()
-    with pa.ipc.new_file(path, _SPILLED) as spill:
 
-        def drain(left: int) -> None:
-            while len(waiting) > left:
-                place, job = waiting.popleft()
-                batch, keys = job.result()
-                for line in batch.faults[: 3 - len(counts.faults)]:
-                    counts.faults.append(f"{sources[place].path.name}:{starts[place + 1] + line + 1}")
-                counts.unreadable += len(batch.faults)
-                counts.empty += int((keys["high"].to_numpy() == 0).sum()) - len(batch.faults)
-                starts[place + 1] += len(keys)
-                spill.write_batch(keys)
-                told(batch.size)
+    def drain(left: int) -> None:
+        while len(waiting) > left:
+            place, job = waiting.popleft()
+            batch, keys = job.result()
+            for line in batch.faults[: 3 - len(counts.faults)]:
+                counts.faults.append(f"{sources[place].path.name}:{starts[place + 1] + line + 1}")
+            counts.unreadable += len(batch.faults)
+            counts.empty += int((keys["high"].to_numpy() == 0).sum()) - len(batch.faults)
+            starts[place + 1] += len(keys)
+            spill.add(keys)
+            told(batch.size)
 
-        for place, batch in _batches(sources):
-            waiting.append((place, pool.submit(_keyed, batch)))
-            drain(ahead)
-        drain(0)
+    for place, batch in _batches(sources):
+        waiting.append((place, pool.submit(_keyed, batch)))
+        drain(ahead)
+    drain(0)
+    spill.close()
     return np.cumsum(starts)
 
 

@@ -105,6 +105,23 @@ def test_neither_batches_nor_workers_show(tmp_path: Path, monkeypatch: pytest.Mo
     assert kept[0].equals(kept[1])
 
 
+@pytest.mark.parametrize("held", [0, 3_000])
+def test_texts_on_disk_are_compared_as_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    rows = [{"text": f"{text}{number % 7}"} for number in range(60) for text in (LONG, OTHER)]
+    file = lines(tmp_path / "some.jsonl", *rows)
+    monkeypatch.setattr(textfiles, "BATCH", 600)
+    run(tmp_path / "memory", file)
+    monkeypatch.setattr(repeats, "HELD", held)
+    spilled: list[Path] = []
+    new_file = pa.ipc.new_file
+    monkeypatch.setattr(pa.ipc, "new_file", lambda path, schema: spilled.append(path) or new_file(path, schema))
+    run(tmp_path / "disk", file)
+    assert [path.name for path in spilled] == ["texts.arrow"]
+    assert removed(tmp_path / "disk") == removed(tmp_path / "memory") != []
+
+
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_parquet_keeps_types_metadata_and_compression(tmp_path: Path, kind: pa.DataType) -> None:
     path = tmp_path / "a.parquet"
