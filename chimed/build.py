@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from chimed import corpus, earlier, engine, ledger
+from chimed import corpus, earlier, engine, ledger, shards
 from chimed.corpus import Decision, Prepared, Undecided, settle
 from chimed.earlier import Earlier
 from chimed.errors import BuildError, SourceError
 from chimed.evaluation import Evaluation
 from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
-from chimed.publish.stage import Beside, Graphs, Stage, merge_graphs, publish
+from chimed.publish.stage import Stage, graphs, publish
 from chimed.publish.statistics import account
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
@@ -226,11 +226,11 @@ def _run(
         name: corpus.Undecided(name, every, known.gone(name), near, folder / f"{name}.arrow") for name in SHAPES
     }
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
-    decisions, graphs = _decide(undecided, stages, pool, outcome, progress)
+    decisions = _decide(undecided, stages, pool, outcome, progress)
     if request.against:
         outcome.again = {name: _again(decision, len(prepared)) for name, decision in decisions.items()}
     write = ledger.Write(prepared, known.parts, folder, items, request.out / "ledger.parquet")
-    publish(stages, decisions, Beside(graphs, pool.submit(account, write)), outcome, pool, progress)
+    publish(stages, decisions, pool.submit(account, write), outcome, pool, progress)
     earlier.save(work, digest, prepared)
     if outcome.empty and not outcome.stages and any(outcome.again.values()):
         raise BuildError(
@@ -246,18 +246,20 @@ def _run(
 
 def _decide(
     undecided: dict[str, Undecided], stages: Sequence[Stage], pool: engine.Engine, outcome: Outcome, progress: Progress
-) -> tuple[dict[str, Decision], Graphs]:
-    """Decide for the rows of all shapes, facts here and the others in the pool, which goes on to merge the graphs."""
+) -> dict[str, Decision]:
+    """Decide for the rows of all shapes: for facts in the pool, which goes on to merge them, for the others here, since
+    it may take more memory than a worker has."""
     advance = progress.step("find duplicates", len(undecided))
-    others = [pool.submit(settle, task) for name, task in undecided.items() if name != "fact"]
-    seconds = settle(undecided["fact"])
+    merged = pool.submit(shards.graphs, shards.Graphs(undecided["fact"], tuple(graphs(stages))))
+    seconds = 0.0
+    for name, task in undecided.items():
+        if name != "fact":
+            seconds += settle(task)
+            advance(1)
+    facts, outcome.seconds["render"] = merged()
     advance(1)
-    graphs = merge_graphs(stages, pool)
-    for settled in others:
-        seconds += settled()
-        advance(1)
-    outcome.seconds["duplicates"] = seconds
-    return {name: corpus.read(task.path) for name, task in undecided.items()}, graphs
+    outcome.seconds["duplicates"] = seconds + facts
+    return {name: corpus.read(task.path) for name, task in undecided.items()}
 
 
 def _again(decision: Decision, own: int) -> int:

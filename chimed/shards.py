@@ -72,6 +72,14 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True)
+class Graphs:
+    """A task for `graphs`: decide which facts stay, then merge them."""
+
+    facts: corpus.Undecided
+    merges: tuple[Merge, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A task for `run`: the texts of a graph that `merge` wrote, for stages that word it alike."""
 
@@ -217,6 +225,11 @@ def words(told: Sequence[tuple[Path, Target]]) -> list[Word]:
     groups = dict.fromkeys((make, graph) for make in _MAKES.values() for graph, _ in told)
     alike = {group: tuple(to for graph, to in told if (_MAKES[to.stage], graph) == group) for group in groups}
     return [Word(graph, targets) for (_, graph), targets in alike.items() if targets]
+
+
+def graphs(task: Graphs) -> tuple[float, float]:
+    """Decide for facts and write their graphs; the CPU-seconds of each."""
+    return corpus.settle(task.facts), sum(merge(one) for one in task.merges)
 
 
 def merge(task: Merge) -> float:

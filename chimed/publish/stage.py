@@ -84,41 +84,29 @@ class _Written:
     departments: dict[str, int]
 
 
-Graphs = Sequence[Callable[[], float]]
-
-
-def merge_graphs(stages: Sequence[Stage], pool: Engine) -> Graphs:
-    """Begin to make the graphs that stages are worded from, once what stays of facts is decided; calling waits for one
-    and gives its CPU-seconds."""
-    tasks = {task.path: task for stage in stages if not _before(stage) if (task := stage.graph)}
-    return [pool.submit(shards.merge, task) for task in tasks.values()]
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What the pool was given to do beside: calling waits for it. The ledger gives its counts when it is written."""
-
-    graphs: Graphs
-    ledger: Callable[[], tuple[Counts, Tally]]
+def graphs(stages: Sequence[Stage]) -> list[shards.Merge]:
+    """What makes the graphs that stages which are not there yet are worded from, each once."""
+    return list({task.path: task for stage in stages if not _before(stage) if (task := stage.graph)}.values())
 
 
 def publish(
     stages: Sequence[Stage],
     decisions: dict[str, Decision],
-    beside: Beside,
+    ledger: Callable[[], tuple[Counts, Tally]],
     outcome: Outcome,
     pool: Engine,
     progress: Progress,
 ) -> None:
     """Write OUT/<stage> of each stage, manifest last; its manifest, or that no row goes into it, into the outcome.
 
+    ledger: waits for the ledger that is written beside and gives its counts.
     The stages are rendered together, so that no worker waits for the last part of each.
     """
     finished = {stage.name: manifest for stage in stages if (manifest := _before(stage))}
     todo = [stage for stage in stages if stage.name not in finished]
-    runs = _render(todo, decisions, beside.graphs, outcome, pool, progress)
+    runs = _render(todo, decisions, outcome, pool, progress)
     written = _shards(todo, runs, outcome, pool, progress)
-    outcome.counts, tally = beside.ledger()
+    outcome.counts, tally = ledger()
     cleared = []
     for stage in todo:
         if any(len(own.characters) for _, own in written[stage.name].measured):
@@ -189,7 +177,6 @@ def _choice(stage: Stage, decisions: dict[str, Decision]) -> shards.Choice:
 def _render(
     stages: Sequence[Stage],
     decisions: dict[str, Decision],
-    graphs: Graphs,
     outcome: Outcome,
     pool: Engine,
     progress: Progress,
@@ -221,14 +208,14 @@ def _render(
         if (own := targets(part, f"{number:06d}"))
     ]
     advance = progress.step("render", len(tasks))
-    seconds = sum(finished() for finished in graphs)
+    seconds = 0.0
     found: dict[str, dict[str, shards.Runs]] = {stage.name: {} for stage in stages}
     for number, (runs, took) in pool.map(shards.run, tasks):
         for to, one in zip(tasks[number].targets, runs, strict=True):
             found[to.stage][to.folder.name] = one
         seconds += took
         advance(1)
-    outcome.seconds["render"] = seconds
+    outcome.seconds["render"] = outcome.seconds.get("render", 0.0) + seconds
     return {name: [runs[folder] for folder in sorted(runs)] for name, runs in found.items()}
 
 
