@@ -222,8 +222,10 @@ def _run(
     digest = _digest([part.folder.name for part in every], near, *sorted({path.name for path in known.decisions}))
     folder = work / "corpus" / digest
     folder.mkdir(parents=True, exist_ok=True)
+    threads = max(request.workers - 1, 1)  # the worker that has the facts takes a core
     undecided = {
-        name: corpus.Undecided(name, every, known.gone(name), near, folder / f"{name}.arrow") for name in SHAPES
+        name: Undecided(name, every, known.gone(name), near, 1 if name == "fact" else threads, folder / f"{name}.arrow")
+        for name in SHAPES
     }
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
     decisions = _decide(undecided, stages, pool, outcome, progress)

@@ -133,6 +133,7 @@ class Undecided:
     parts: tuple[Prepared, ...]
     gone: npt.NDArray[np.bool_] | None
     near: float | None
+    threads: int
     path: Path
 
 
@@ -141,13 +142,13 @@ def settle(task: Undecided) -> float:
     began = time.process_time()
     if not task.path.exists():
         partial = task.path.with_name(f"{task.path.name}.partial")
-        save(decide(Shape(task.shape, task.parts, task.gone), task.near), partial)
+        save(decide(Shape(task.shape, task.parts, task.gone), task.near, task.threads), partial)
         partial.rename(task.path)
     return time.process_time() - began
 
 
-def decide(shape: Shape, near: float | None) -> Decision:
-    """Decide for every row of a shape.
+def decide(shape: Shape, near: float | None, threads: int = 1) -> Decision:
+    """Decide for every row of a shape; texts are compared in so many threads.
 
     near: the Jaccard similarity from which two rows are one; None keeps all rows of training, equal ones too.
     """
@@ -173,7 +174,9 @@ def decide(shape: Shape, near: float | None) -> Decision:
 
     rest = rows[repeats < 0]
     bands = (shape.column(f"b{band:02d}").astype(np.uint64)[rest] for band in range(BANDS))
-    found = find(bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1)
+    found = find(
+        bands, group[rest], order[rest], lambda few: shape.texts(rest[few]), threshold=near or 1, workers=threads
+    )
     dropped = found.by >= 0
     by[rest[dropped]] = rest[found.by[dropped]]
     similarity[rest[dropped]] = found.similarity[dropped]
