@@ -74,9 +74,10 @@ def test_the_merged_model_answers_as_before(trained: Path, tmp_path: Path, dtype
     plain = logits(base)
     adapted = logits(PeftModel.from_pretrained(base, trained))
     assert float((adapted - plain).abs().max()) > 0.1, "the adapter changes nothing: the test shows nothing"
-    assert torch.allclose(logits(merged), adapted, atol=1e-5 if dtype == "float32" else 0.2)
-    assert done.difference < 1e-5
-    assert (done.cast < 1e-5) == (dtype == "float32")
+    # Processors sum 32-bit numbers in orders of their own: on one of them 1.2e-5 was seen.
+    assert torch.allclose(logits(merged), adapted, atol=5e-5 if dtype == "float32" else 0.2)
+    assert done.difference < 5e-5
+    assert (done.cast < 5e-5) == (dtype == "float32")
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == TEMPLATE
     lineage = json.loads((tmp_path / "merged/qilin.json").read_text())
     assert lineage["kind"] == "model"
