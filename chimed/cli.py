@@ -52,7 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Modules load a fifth faster while nobody looks for cycles among what they define, now or later."""
+    """Modules load faster while nobody looks for cycles among what they define, now or later."""
     gc.disable()
     try:
         yield

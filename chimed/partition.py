@@ -54,7 +54,7 @@ from chimed.sources.readers import Fingerprint, RawFile, Slice, rows
 from chimed.sources.spec import Row
 
 BATCH_UNITS = 8192
-BATCH_CHARS = 2 << 20  # about 6 MB of UTF-8: what is freed of larger ones goes back to the system, page by page
+BATCH_CHARS = 2 << 20  # about 6 MB of UTF-8, and a few times that while it is worked on
 EXAMPLES = 5  # rejects kept a part, to show when there are too many
 SHOWN, SHOWN_CHARS = 2, 1000  # rejects of a reason whose text is kept a part, and its longest
 _NUMBERS = {name: number for number, name in enumerate(SHAPES)}
