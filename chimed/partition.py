@@ -50,8 +50,8 @@ from chimed.records import (
     map_texts,
 )
 from chimed.sources.archives import stamp
-from chimed.sources.readers import Fingerprint, RawFile, Slice, rows
-from chimed.sources.spec import Row
+from chimed.sources.readers import Fingerprint, RawFile, Slice, many
+from chimed.sources.spec import Many, Row
 
 BATCH_UNITS = 8192
 BATCH_CHARS = 2 << 20  # about 6 MB of UTF-8, and a few times that while it is worked on
@@ -164,6 +164,7 @@ class _Work:
         self.texts: dict[str, str] = {}  # of rejects, by id
         # Of each shape the places of its records among the units, and their bodies.
         self.batch: dict[str, tuple[list[int], list[Body]]] = {name: ([], []) for name in SHAPES}
+        self.many: dict[str, list[tuple[npt.NDArray[np.int64], tuple[pa.Array, ...]]]] = {name: [] for name in SHAPES}
         self.chars = 0
 
     def lap(self, step: str) -> None:
@@ -176,9 +177,12 @@ class _Work:
         for piece in self.part.slices:
             before = self.counts["units"] + len(self.ids)
             named = f"{self.source.name}/{piece.file.name}#"
-            for number, row in rows(self.source, piece):
-                self.counts["rows"] += 1
-                self.take(f"{named}{number}", row)
+            for number, row in many(self.source, piece):
+                if isinstance(row, Many):
+                    self.take_many(named, number, row)
+                else:
+                    self.counts["rows"] += 1
+                    self.take(f"{named}{number}", row)
                 if len(self.ids) >= BATCH_UNITS or self.chars >= BATCH_CHARS:
                     self.flush()
             units[piece.file.name] = self.counts["units"] + len(self.ids) - before
@@ -221,6 +225,20 @@ class _Work:
             self.chars += size(body)
         return None
 
+    def take_many(self, named: str, first: int, found: Many) -> None:
+        """Add the units of rows that were parsed at once; first: the number of the first of them."""
+        self.counts["rows"] += found.count
+        places, at = [], 0
+        for place, row in sorted(found.alone.items()):
+            places.append(np.arange(place - at) + len(self.ids))
+            self.ids += [f"{named}{number}" for number in range(first + at, first + place)]
+            self.take(f"{named}{first + place}", row)
+            at = place + 1
+        places.append(np.arange(found.count - at) + len(self.ids))
+        self.ids += [f"{named}{number}" for number in range(first + at, first + found.count)]
+        self.many[found.shape].append((np.concatenate(places), found.columns))
+        self.chars += sum(column.nbytes for column in found.columns) // 3
+
     def reject(self, own: str, error: RowError, row: Row | None = None) -> None:
         self.rejects[len(self.ids)] = error
         self.ids.append(own)
@@ -234,10 +252,11 @@ class _Work:
         self.lap("read")
         places, shapes = np.full(len(self.ids), -1, np.int32), np.full(len(self.ids), -1, np.int8)
         for shape, (units, bodies) in sorted(self.batch.items()):
-            if not bodies:
+            if not bodies and not self.many[shape]:
                 continue
             shapes[units] = _NUMBERS[shape]
-            at, table = self.table(shape, units, bodies)
+            at, table = self.mixed(shape, *self.table(shape, units, bodies))
+            shapes[at] = _NUMBERS[shape]
             reasons = self.judge(shape, table) if len(at) else pa.array([], pa.string())
             passed = pc.is_null(reasons)
             for place, reason in zip(at[~_numpy(passed)], reasons.drop_null().to_pylist(), strict=True):
@@ -260,6 +279,22 @@ class _Work:
             good = [place for place in range(len(places)) if self._fits(made, places[place], bodies[place])]
         kept = [places[place] for place in good]
         return np.array(kept, np.int64), made(kept, [bodies[place] for place in good])
+
+    def mixed(
+        self, shape: str, places: npt.NDArray[np.int64], table: pa.Table
+    ) -> tuple[npt.NDArray[np.int64], pa.Table]:
+        """The table with the records that were parsed at once, in the order of their places."""
+        if not self.many[shape]:
+            return places, table
+        tables, every = [table], [places]
+        for own, columns in self.many[shape]:
+            ids = pa.array([self.ids[at] for at in own.tolist()], pa.string())
+            split = pa.repeat(self.part.split, len(own))
+            tables.append(pa.Table.from_arrays([ids, split, *columns], schema=SCHEMAS[shape]))
+            every.append(own)
+        places, table = np.concatenate(every), pa.concat_tables(tables).combine_chunks()
+        order = np.argsort(places)
+        return places[order], table.take(pa.array(order)) if len(every[0]) else table
 
     def _fits(self, made: Callable[[list[int], list[Body]], pa.Table], place: int, body: Body) -> bool:
         try:

@@ -7,7 +7,10 @@ from itertools import chain
 from chimed.errors import RowError
 from chimed.sources import json_rows
 from chimed.sources.encodings import LIMIT, blocks, decoded, undecodable
+from chimed.sources.spec import AtOnce, Many, Row
 from chimed.sources.tables import Numbered
+
+_HEADING = 1 << 14  # bytes: the line that opens a block is shorter
 
 
 def json_lines(chunks: Iterator[bytes], first: int) -> Numbered:
@@ -110,6 +113,44 @@ def _begun(chunks: Iterator[bytes], opens: str) -> _Pieces:
                 at = found.start()
             yield text[at + 1 :]
     yield None
+
+
+def many(chunks: Iterator[bytes], name: str, opens: str, parse: AtOnce) -> Iterator[tuple[int, Row | RowError | Many]]:
+    """The blocks that `runs` gives, those that `parse` takes at once together, under the number of the first."""
+    begins = re.compile(rb"\n(?=" + opens.encode() + rb"\n)")
+    number, held = 1, b""
+    for chunk in chunks:
+        held, before = held + chunk, len(held)
+        if cut := _last(held, begins, before):
+            many = parse(held[:cut], name)
+            if many:
+                yield number, many
+                number += many.count
+            else:
+                for number, row in _renumbered(runs(iter([held[:cut]]), name, opens), number):  # noqa: B020
+                    yield number, row
+                number += 1
+            held = held[cut:]
+        elif len(held) > LIMIT:
+            break
+    yield from _renumbered(runs(chain([held], chunks), name, opens), number)
+
+
+def _renumbered(rows: Numbered, first: int) -> Numbered:
+    for number, row in rows:
+        yield first + number - 1, row
+
+
+def _last(text: bytes, begins: re.Pattern[bytes], before: int) -> int:
+    """Where the last block starts, 0 where none but the first does; the first `before` bytes were searched before."""
+    least = max(before - _HEADING, 0)
+    start, size = len(text), _HEADING
+    while start > least:
+        start = max(len(text) - size, least)
+        if found := list(begins.finditer(text, start)):
+            return found[-1].start() + 1
+        size *= 8
+    return 0
 
 
 def whole(chunks: Iterator[bytes], name: str) -> Numbered:

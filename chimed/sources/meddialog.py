@@ -8,14 +8,14 @@ said (`dialogue_turns`); and `input, output, history`, where what is called hist
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue
 from chimed.sources.forms import Said, is_url, unknown_columns
 from chimed.sources.origins import Origin
-from chimed.sources.spec import Row, Source, conversation, first
+from chimed.sources.spec import Many, Row, Source, conversation, first
 
 _SPEAKERS = {"病人": "patient", "患者": "patient", "医生": "doctor", "0": "patient", "1": "doctor"}
 _LABEL = re.compile(r"(病人|患者|医生)[:：]\s*")
@@ -60,6 +60,15 @@ _WRITTEN = re.compile(r"[（(]\d{4}-\d\d-\d\d(?:填写|测量)[）)]")
 # A prescription that upstream glued to the turn before it; further drugs became turns of the patient.
 _PRESCRIPTION = re.compile(r"(?:疾病诊断|药品)[:：]")
 _DRUG = re.compile(r"[^，。？！、\s]{1,20}(?:片|胶囊|颗粒|丸|液|散|剂|膏|粉|糖浆|栓|贴)(?:（[^）]{1,20}）)?")
+
+# Of these, lines that hold nothing else.
+_SENT = (
+    "感谢您的信任，病情资料我已详细阅读。",
+    "您好，我已经仔细研读了您的资料，很高兴为您提供医学指导帮助！",
+    "没有其他问题，系统将在随后关闭这个问题。",
+    "医生使用隐私电话功能与患者通话：",
+    "医生给患者打电话患者未接听：",
+)
 
 _WISH = "希望获得的帮助"
 # The fields of a patient's form and of a doctor's summary -> how they are called here; "" is left out.
@@ -266,6 +275,25 @@ def _department(line: str) -> str:
     return cells[1] if len(cells) > 1 else line.strip().rpartition(" ")[2] if " " in line.strip() else ""
 
 
+@cache
+def _reader() -> Callable[[bytes, str], Many | None]:
+    from chimed.sources.consultations import Forms, Reader  # noqa: PLC0415 - slow to import, and for builds alone
+
+    marks = (*_PLATFORM_MARKS, "我已完成了", "药品", "疾病诊断")
+    forms = Forms(marks, ("填写", "测量"), _SENT, _FIELDS, _NOTHING, _ANSWERED, last=_WISH, unless=("初步印象", "建议"))
+    return Reader(forms, _department)
+
+
+def blocks(text: bytes, name: str) -> Many | None:
+    """The consultations of whole blocks at once, None where they must be parsed one by one.
+
+    >>> text = "id=1\n\nDescription\n疾病：\n痤疮\n\nDialogue\n病人：\n怎么治？\n医生：\n先用阿达帕林。\n"
+    >>> blocks(text.encode(), "2010").columns[0][0][0]["content"].as_py()
+    '疾病：痤疮\n怎么治？'
+    """
+    return _reader()(text, name)
+
+
 SOURCE = Source(
     name="meddialog",
     title="MedDialog",
@@ -284,6 +312,7 @@ SOURCE = Source(
     stages=("cpt", "sft"),
     text="blocks",
     opens=r"id=\d+",
+    at_once=blocks,
     origin=Origin(
         where="Download the Chinese part of MedDialog by hand from the folder that the README of "
         "https://github.com/UCSD-AI4H/Medical-Dialogue-System links to; its zip files may stay packed",

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from chimed.errors import RowError, SourceError
-from chimed.sources import json_rows
+from chimed.sources import json_rows, lines
 from chimed.sources.archives import (
     CHUNK,
     ZIP,
@@ -33,10 +33,22 @@ from chimed.sources.archives import (
 from chimed.sources.encodings import decoded, find_out, utf8
 from chimed.sources.lines import json_lines, runs, text_lines, whole
 from chimed.sources.lookups import Table, joined
-from chimed.sources.spec import Source
+from chimed.sources.spec import AtOnce, Many, Row, Source
 from chimed.sources.tables import Numbered, arrow_rows, csv_rows, looks_like_csv, xlsx_rows
 
-__all__ = ["Fingerprint", "RawFile", "Slice", "Unread", "find", "fingerprint", "form", "looked_up", "rows", "slices"]
+__all__ = [
+    "Fingerprint",
+    "RawFile",
+    "Slice",
+    "Unread",
+    "find",
+    "fingerprint",
+    "form",
+    "looked_up",
+    "many",
+    "rows",
+    "slices",
+]
 
 Form = Literal["parquet", "arrow", "arrow-stream", "xlsx", "json", "json-lines", "csv", "text", "foreign", "empty"]
 _TABLES = {".csv", ".tsv", ".tab", ".xlsx", ".xls", ".parquet", ".feather", ".arrow"}
@@ -177,11 +189,16 @@ def rows(source: Source, part: Slice) -> Numbered:
     the file was sliced. A file without any row gives one reject, `empty-file`. Rows come joined with what the lookups
     of the source say of them. Raises `SourceError` when a file is missing, not readable, or changes while it is read.
     """
-    found = _rows(source, part)
+    found = cast("Numbered", _rows(source, part))
     file = part.file
     if not file.joins:
         return found
     return joined(source, file, found, lambda place: _table(source, place, file.joins[place] or (), _stamps(file)))
+
+
+def many(source: Source, part: Slice) -> Iterator[tuple[int, Row | RowError | Many]]:
+    """What `rows` gives, with rows that the source parses at once in one piece, under the number of the first."""
+    return rows(source, part) if part.file.joins or not source.at_once else _rows(source, part, source.at_once)
 
 
 def _stamps(file: RawFile) -> tuple[tuple[int, int], ...]:
@@ -193,17 +210,17 @@ def _table(source: Source, place: int, files: tuple[RawFile, ...], _stamps: tupl
     """What a lookup's files say. Kept: all the parts that a process reads look into the same few files."""
     table = Table(source.lookups[place])
     for file in files:
-        table.add(file.name, _rows(source, Slice(file)))
+        table.add(file.name, cast("Numbered", _rows(source, Slice(file))))
     return table
 
 
-def _rows(source: Source, part: Slice) -> Numbered:
+def _rows(source: Source, part: Slice, at_once: AtOnce | None = None) -> Iterator[tuple[int, Row | RowError | Many]]:
     file = part.file
     before = stamp(file)
     number = part.first_row
     nothing = True
     try:
-        for number, row in _read(source, part):
+        for number, row in _read(source, part, at_once):
             nothing = False
             if source.named and type(row) is dict:
                 row["#file"] = file.name
@@ -217,7 +234,7 @@ def _rows(source: Source, part: Slice) -> Numbered:
         raise SourceError(f"{file.path}: the file changed while it was read; start again once it is complete")
 
 
-def _read(source: Source, part: Slice) -> Numbered:
+def _read(source: Source, part: Slice, at_once: AtOnce | None) -> Iterator[tuple[int, Row | RowError | Many]]:
     file = part.file
     with opened(file) as rest:
         head = next(rest, b"")
@@ -230,7 +247,11 @@ def _read(source: Source, part: Slice) -> Numbered:
             return
         if part.stop < 0:
             chunks = chain([head], rest) if head.strip(b"\0") else _beyond_nuls(head, rest)
-            yield from _parsed(source, part, look, utf8(chunks, source.encoding, look.returns))
+            texts = utf8(chunks, source.encoding, look.returns)
+            if at_once and look.form == "text":
+                yield from lines.many(texts, file.inner.stem, source.opens, at_once)
+            else:
+                yield from _parsed(source, part, look, texts)
             return
     with opened(file, part.start, part.stop) as rest:
         # A byte-order mark is one only at the start of the file: no later slice begins with its first chunk.

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from chimed.errors import RowError
 from chimed.records import Body, Dialogue, Exam, Passage, Preference, Role, Split, Turn
 from chimed.sources.origins import Origin
@@ -24,6 +26,22 @@ Row = dict[str, Any]
 Parse = Callable[[Row], Iterable[Body]]
 Stage = Literal["cpt", "sft", "dpo", "eval", "rag"]
 STAGES: tuple[Stage, ...] = ("cpt", "sft", "dpo", "eval", "rag")
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Rows that follow each other, parsed at once: each gave one body of a shape, or is left to be parsed alone.
+
+    columns: the bodies, as the columns of their shape behind id and split. alone: row by its place among all of them.
+    """
+
+    count: int
+    shape: str
+    columns: tuple[pa.Array, ...]
+    alone: Mapping[int, Row]
+
+
+AtOnce = Callable[[bytes, str], Many | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,8 @@ class Source:
     text: how files that are plain text are cut into rows; tables and JSON are recognised by content, not extension.
     named: whether rows of tables carry the name of their file under "#file", for what only the name tells.
     opens: for text="blocks", the pattern that the first line of every block matches as a whole.
+    at_once: for text="blocks", what gives of whole blocks in UTF-8, and the file stem, just what `parse` gives, faster;
+        None where it cannot.
     lookups: what other files say about the rows of these: questions, keys or splits that upstream keeps apart.
     encoding: "auto" finds it out (UTF-8 with or without BOM, UTF-16, GB18030); name one only where that fails.
     max_rejects: share of rows that may be rejected before the build stops with examples.
@@ -72,6 +92,7 @@ class Source:
     stages: tuple[Stage, ...]
     text: Literal["lines", "paragraphs", "blocks", "file"] = "lines"
     opens: str = ""
+    at_once: AtOnce | None = None
     named: bool = False
     lookups: tuple[Lookup, ...] = ()
     encoding: str = "auto"
