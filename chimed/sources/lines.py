@@ -10,6 +10,7 @@ from chimed.sources.encodings import LIMIT, blocks, decoded, undecodable
 from chimed.sources.spec import AtOnce, Many, Row
 from chimed.sources.tables import Numbered
 
+Several = Iterator[tuple[int, Row | RowError | Many]]
 _HEADING = 1 << 14  # bytes: the line that opens a block is shorter
 
 
@@ -115,7 +116,21 @@ def _begun(chunks: Iterator[bytes], opens: str) -> _Pieces:
     yield None
 
 
-def many(chunks: Iterator[bytes], name: str, opens: str, parse: AtOnce) -> Iterator[tuple[int, Row | RowError | Many]]:
+def many_lines(chunks: Iterator[bytes], first: int, name: str, parse: AtOnce) -> Several:
+    """The lines that `text_lines` gives, those that `parse` takes at once together, under the number of the first."""
+    for block in blocks(chunks):
+        if block is None:
+            yield first, _too_large()
+            first += 1
+        elif found := parse(block, name):
+            yield first, found
+            first += found.count
+        else:
+            yield from text_lines(iter([block]), first, name)
+            first += block.removesuffix(b"\n").count(b"\n") + 1
+
+
+def many_blocks(chunks: Iterator[bytes], name: str, opens: str, parse: AtOnce) -> Several:
     """The blocks that `runs` gives, those that `parse` takes at once together, under the number of the first."""
     begins = re.compile(rb"\n(?=" + opens.encode() + rb"\n)")
     number, held = 1, b""

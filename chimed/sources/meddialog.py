@@ -287,9 +287,9 @@ def _reader() -> Callable[[bytes, str], Many | None]:
 def blocks(text: bytes, name: str) -> Many | None:
     """The consultations of whole blocks at once, None where they must be parsed one by one.
 
-    >>> text = "id=1\n\nDescription\n疾病：\n痤疮\n\nDialogue\n病人：\n怎么治？\n医生：\n先用阿达帕林。\n"
+    >>> text = "id=1\\n\\nDescription\\n疾病：\\n痤疮\\n\\nDialogue\\n病人：\\n怎么治？\\n医生：\\n先用阿达帕林。\\n"
     >>> blocks(text.encode(), "2010").columns[0][0][0]["content"].as_py()
-    '疾病：痤疮\n怎么治？'
+    '疾病：痤疮\\n怎么治？'
     """
     return _reader()(text, name)
 

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import IO, Literal, cast
 
 from chimed.errors import RowError, SourceError
-from chimed.sources import json_rows, lines
+from chimed.sources import json_rows
 from chimed.sources.archives import (
     CHUNK,
     ZIP,
@@ -31,9 +31,9 @@ from chimed.sources.archives import (
     stamp,
 )
 from chimed.sources.encodings import decoded, find_out, utf8
-from chimed.sources.lines import json_lines, runs, text_lines, whole
+from chimed.sources.lines import Several, json_lines, many_blocks, many_lines, runs, text_lines, whole
 from chimed.sources.lookups import Table, joined
-from chimed.sources.spec import AtOnce, Many, Row, Source
+from chimed.sources.spec import AtOnce, Source
 from chimed.sources.tables import Numbered, arrow_rows, csv_rows, looks_like_csv, xlsx_rows
 
 __all__ = [
@@ -196,7 +196,7 @@ def rows(source: Source, part: Slice) -> Numbered:
     return joined(source, file, found, lambda place: _table(source, place, file.joins[place] or (), _stamps(file)))
 
 
-def many(source: Source, part: Slice) -> Iterator[tuple[int, Row | RowError | Many]]:
+def many(source: Source, part: Slice) -> Several:
     """What `rows` gives, with rows that the source parses at once in one piece, under the number of the first."""
     return rows(source, part) if part.file.joins or not source.at_once else _rows(source, part, source.at_once)
 
@@ -214,7 +214,7 @@ def _table(source: Source, place: int, files: tuple[RawFile, ...], _stamps: tupl
     return table
 
 
-def _rows(source: Source, part: Slice, at_once: AtOnce | None = None) -> Iterator[tuple[int, Row | RowError | Many]]:
+def _rows(source: Source, part: Slice, at_once: AtOnce | None = None) -> Several:
     file = part.file
     before = stamp(file)
     number = part.first_row
@@ -234,7 +234,7 @@ def _rows(source: Source, part: Slice, at_once: AtOnce | None = None) -> Iterato
         raise SourceError(f"{file.path}: the file changed while it was read; start again once it is complete")
 
 
-def _read(source: Source, part: Slice, at_once: AtOnce | None) -> Iterator[tuple[int, Row | RowError | Many]]:
+def _read(source: Source, part: Slice, at_once: AtOnce | None) -> Several:
     file = part.file
     with opened(file) as rest:
         head = next(rest, b"")
@@ -247,19 +247,15 @@ def _read(source: Source, part: Slice, at_once: AtOnce | None) -> Iterator[tuple
             return
         if part.stop < 0:
             chunks = chain([head], rest) if head.strip(b"\0") else _beyond_nuls(head, rest)
-            texts = utf8(chunks, source.encoding, look.returns)
-            if at_once and look.form == "text":
-                yield from lines.many(texts, file.inner.stem, source.opens, at_once)
-            else:
-                yield from _parsed(source, part, look, texts)
+            yield from _parsed(source, part, look, utf8(chunks, source.encoding, look.returns), at_once)
             return
     with opened(file, part.start, part.stop) as rest:
         # A byte-order mark is one only at the start of the file: no later slice begins with its first chunk.
         chunks = chain([b""] if part.start else [], rest)
-        yield from _parsed(source, part, look, utf8(chunks, part.encoding, look.returns))
+        yield from _parsed(source, part, look, utf8(chunks, part.encoding, look.returns), at_once)
 
 
-def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes]) -> Numbered:
+def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes], at_once: AtOnce | None) -> Several:
     first = part.first_row + 1
     if look.form == "json-lines":
         return json_lines(chunks, first)
@@ -269,7 +265,9 @@ def _parsed(source: Source, part: Slice, look: _Look, chunks: Iterator[bytes]) -
         return csv_rows(chunks, decoded(look.text[: 1 << 16])[0], part.file.name)
     stem = part.file.inner.stem
     if source.text == "lines":
-        return text_lines(chunks, first, stem)
+        return many_lines(chunks, first, stem, at_once) if at_once else text_lines(chunks, first, stem)
+    if source.text == "blocks" and at_once:
+        return many_blocks(chunks, stem, source.opens, at_once)
     return whole(chunks, stem) if source.text == "file" else runs(chunks, stem, source.opens)
 
 

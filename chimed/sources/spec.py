@@ -73,8 +73,8 @@ class Source:
     text: how files that are plain text are cut into rows; tables and JSON are recognised by content, not extension.
     named: whether rows of tables carry the name of their file under "#file", for what only the name tells.
     opens: for text="blocks", the pattern that the first line of every block matches as a whole.
-    at_once: for text="blocks", what gives of whole blocks in UTF-8, and the file stem, just what `parse` gives, faster;
-        None where it cannot.
+    at_once: what gives of whole lines of text, or for text="blocks" of whole blocks, as UTF-8, and the name of the file
+        just what `parse` gives, faster; None where it cannot.
     lookups: what other files say about the rows of these: questions, keys or splits that upstream keeps apart.
     encoding: "auto" finds it out (UTF-8 with or without BOM, UTF-16, GB18030); name one only where that fails.
     max_rejects: share of rows that may be rejected before the build stops with examples.

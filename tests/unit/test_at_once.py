@@ -1,4 +1,4 @@
-"""Consultations read at once are those parsed one by one: on any blocks, in any pieces, and in a build."""
+"""Rows parsed at once are those parsed one by one: on any text, in any pieces, and in a build."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from chimed import build, partition
 from chimed.errors import RowError
 from chimed.recipe import load_recipe
-from chimed.records import Dialogue
-from chimed.sources import lines, readers
-from chimed.sources.meddialog import _FIELDS, _NOTHING, _PLATFORM_MARKS, _SENT, SOURCE, blocks, parse
-from chimed.sources.spec import Many, Row
+from chimed.records import SCHEMAS, body_table
+from chimed.sources import cpubmed_kg, lines, meddialog, readers
+from chimed.sources.lines import Several
+from chimed.sources.meddialog import _FIELDS, _NOTHING, _PLATFORM_MARKS, _SENT
+from chimed.sources.spec import Many, Row, Source
 
 PLAIN = [
     *(
@@ -84,30 +85,29 @@ def pieces(text: bytes, size: int) -> Iterator[bytes]:
     return (text[at : at + size] for at in range(0, len(text), size))
 
 
-def one(row: Row | RowError) -> object:
+def one(row: Row | RowError, source: Source) -> object:
     try:
         if isinstance(row, RowError):
             raise row
-        (found,) = parse(row)
-        assert isinstance(found, Dialogue)
-        return [tuple(turn) for turn in found.turns], found.department
+        (found,) = source.parse(row)
+        return body_table(source.shapes[0], ["id"], ["train"], [found]).to_pylist()[0]
     except RowError as error:
         return str(error)
 
 
-def read(rows: Any) -> dict[int, object]:
+def read(rows: Several, source: Source) -> dict[int, object]:
+    """What the rows give, by their numbers: a record, or why there is none."""
     found: dict[int, object] = {}
+    schema = SCHEMAS[source.shapes[0]]
     for number, row in rows:
         if not isinstance(row, Many):
-            found[number] = one(row)
+            found[number] = one(row, source)
             continue
-        held = iter(pa.table(list(row.columns), ["turns", "department"]).to_pylist())
+        length = row.count - len(row.alone)
+        columns = [pa.repeat("id", length), pa.repeat("train", length), *row.columns]
+        held = iter(pa.Table.from_arrays(columns, schema=schema).to_pylist())
         for place in range(row.count):
-            if place in row.alone:
-                found[number + place] = one(row.alone[place])
-            else:
-                body = next(held)
-                found[number + place] = [tuple(turn.values()) for turn in body["turns"]], body["department"]
+            found[number + place] = one(row.alone[place], source) if place in row.alone else next(held)
         assert next(held, None) is None
     return found
 
@@ -122,8 +122,9 @@ def read(rows: Any) -> dict[int, object]:
 def test_blocks_at_once_are_those_one_by_one(blocks_: list[str], size: int, led: bool) -> None:
     text = "".join(f"id={number}\n{block}\n" for number, block in enumerate(blocks_, 1))
     raw = (f"\n{text}" if led else text).encode("utf-8", "replace")
-    expected = read(lines.runs(pieces(raw, size), "2010", SOURCE.opens))
-    assert read(lines.many(pieces(raw, size), "2010", SOURCE.opens, blocks)) == expected
+    expected = read(lines.runs(pieces(raw, size), "2010", meddialog.SOURCE.opens), meddialog.SOURCE)
+    found = lines.many_blocks(pieces(raw, size), "2010", meddialog.SOURCE.opens, meddialog.blocks)
+    assert read(found, meddialog.SOURCE) == expected
 
 
 USUALLY = (
@@ -137,7 +138,7 @@ USUALLY = (
 
 def test_a_usual_consultation_is_read_at_once() -> None:
     text = "".join(USUALLY.format(number) for number in range(3)) + "id=3\n\nDialogue\n病人：\n需求\n\n"
-    found = blocks(text.encode(), "2010")
+    found = meddialog.blocks(text.encode(), "2010")
     assert found is not None
     assert (found.count, list(found.alone)) == (4, [3])
     assert found.alone[3] == {"text": "id=3\n\nDialogue\n病人：\n需求\n", "name": "2010"}
@@ -151,16 +152,62 @@ def test_a_usual_consultation_is_read_at_once() -> None:
 
 @pytest.mark.parametrize("text", ["前言\nid=1\n", "id=1\r\n", "id=1\n\0\n", "id= 1\n", "id=1\nid=２\n", "id=1"])
 def test_text_that_is_not_whole_blocks_of_plain_lines_is_left(text: str) -> None:
-    assert blocks(text.encode(), "2010") is None
-    assert blocks(b"id=1\n\xff\n", "2010") is None
+    assert meddialog.blocks(text.encode(), "2010") is None
+    assert meddialog.blocks(b"id=1\n\xff\n", "2010") is None
 
 
 def test_a_block_without_end_is_a_reject_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LIMIT", 1000)
     raw = USUALLY.format(1).encode() + b"id=2\n" + b"x\n" * 5000 + USUALLY.format(3).encode()
-    found = read(lines.many(pieces(raw, 100), "2010", SOURCE.opens, blocks))
-    assert found == read(lines.runs(pieces(raw, 100), "2010", SOURCE.opens))
+    opens = meddialog.SOURCE.opens
+    found = read(lines.many_blocks(pieces(raw, 100), "2010", opens, meddialog.blocks), meddialog.SOURCE)
+    assert found == read(lines.runs(pieces(raw, 100), "2010", opens), meddialog.SOURCE)
     assert str(found[2]).startswith("row-too-large")
+
+
+ENTITY = st.tuples(
+    st.sampled_from(["肺炎", "咳嗽", "百日咳", " 肺炎", "肺 炎", "A@B", "", "药物"]),
+    st.sampled_from([*["@@疾病"] * 6, "@@症状", "@@药物", "@@", "", "@", "@@ 疾病", "@@疾病\x85", "@@疾病@@症状"]),
+).map("".join)
+RELATION = st.sampled_from(
+    [
+        *cpubmed_kg._RELATIONS,
+        *cpubmed_kg._RELATIONS.values(),
+        "治疗方法",
+        "影像学检查",
+        "放射治疗",
+        "",
+        " 预防",
+        "病@@因",
+    ]
+)
+TRIPLE = st.tuples(ENTITY, RELATION, ENTITY, st.sampled_from([*[""] * 8, "\t", "\r", " ", "\x1f"])).map(
+    lambda cells: "\t".join(cells[:3]) + cells[3]
+)
+TRIPLES = st.lists(st.integers(0, 15).flatmap(lambda n: TRIPLE if n else st.text(max_size=3)), min_size=1, max_size=8)
+
+
+@given(TRIPLES.map("\n".join), st.sampled_from([1, 40, 1 << 20]), st.booleans())
+@settings(deadline=None)
+def test_triples_at_once_are_those_one_by_one(text: str, size: int, ended: bool) -> None:
+    raw = (f"{text}\n" if ended else text).encode("utf-8", "replace")
+    expected = read(lines.text_lines(pieces(raw, size), 1, "v2"), cpubmed_kg.SOURCE)
+    found = lines.many_lines(pieces(raw, size), 1, "v2", cpubmed_kg.triples)
+    assert read(found, cpubmed_kg.SOURCE) == expected
+
+
+def test_a_usual_triple_is_read_at_once_and_one_with_prose_alone() -> None:
+    text = "肺炎@@疾病\t临床表现\t咳嗽@@症状\n肺炎@@疾病\t发病率\t2%@@其他\n阿莫西林@@药物\t预防\t肺炎@@疾病\n"
+    found = cpubmed_kg.triples(text.encode(), "v2")
+    assert found is not None
+    assert (found.count, list(found.alone)) == (3, [1])
+    assert [column.to_pylist() for column in found.columns[:3]] == [
+        ["肺炎", "阿莫西林"],
+        ["症状", "预防"],
+        ["咳嗽", "肺炎"],
+    ]
+    for torn in (b"\n", b"\0\n", b"\xff\n", b"\r\n"):
+        assert cpubmed_kg.triples(text.encode() + torn, "v2") is None
 
 
 def test_a_build_holds_the_same_rows_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
