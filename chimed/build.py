@@ -31,10 +31,14 @@ from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
 from chimed.publish.stage import Stage, graphs, publish
 from chimed.publish.statistics import account
+from chimed.publish.upload import claim, only_own, upload
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
+from chimed.remote import Store, told
 from chimed.sources import SAMPLE
 from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, looked_up, slices
+from chimed.sources.spec import STAGES
+from chimed.spread import Mirrored, clear, shared
 
 SMALL = 8 << 20  # bytes of raw files below which worker processes cost more than they bring
 SMALL_FILE = 1 << 20  # bytes of a file below which it shares a part with its neighbours, SMALL bytes together
@@ -44,7 +48,8 @@ FEW = 20  # rejects that never stop a build, whatever their share
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the command line asks for. raw=None builds from the embedded sample; cluster: a Ray cluster's address;
-    against: folders of earlier builds, of which no row comes again."""
+    against: folders of earlier builds, of which no row comes again; brought, sent: the stores of which `raw` and `out`
+    are the mirrors."""
 
     loaded: Loaded
     recipe: Path | None
@@ -54,6 +59,8 @@ class Request:
     workers: int
     cluster: str | None = None
     against: tuple[Path, ...] = ()
+    brought: Store | None = None
+    sent: Store | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +81,42 @@ def build(request: Request, progress: Progress) -> Outcome:
     """Build the stages that are asked for. Raises a ChimedError with one sentence on whatever stops it."""
     began = time.perf_counter()
     outcome = Outcome()
-    _claim(request.out)
-    known = _earlier(request)
     try:
-        with _locked(request.out / ".work"):
-            planned = plan(request, outcome, progress)
-            outcome.bytes = sum({(item.ingredient.rank, item.file.name): item.file.size for item in planned}.values())
-            workers = request.workers if outcome.bytes > SMALL else 1
-            with engine.start(workers, request.cluster) as pool:
-                _run(request, planned, known, pool, outcome, progress)
+        with told(request.brought, request.sent):
+            _claim(request.out)
+            if request.sent:
+                claim(request.sent)
+            known = _earlier(request)
+            with _locked(request.out / ".work"):
+                _build(request, known, outcome, progress)
     except OSError as error:
         raise BuildError(_disk(error, request.out)) from error
     outcome.wall = time.perf_counter() - began
     return outcome
+
+
+def _build(request: Request, known: Earlier, outcome: Outcome, progress: Progress) -> None:
+    if request.brought:
+        request.brought.bring([item.source.name for item in request.loaded.ingredients], progress.step)
+    planned = plan(request, outcome, progress)
+    outcome.bytes = sum({(item.ingredient.rank, item.file.name): item.file.size for item in planned}.values())
+    with _engine(request, request.workers if outcome.bytes > SMALL else 1) as pool:
+        _run(request, planned, known, pool, outcome, progress)
+    if request.sent:
+        upload(request.sent, list(outcome.stages), progress)
+        if request.cluster:
+            clear(request.sent)
+
+
+@contextmanager
+def _engine(request: Request, workers: int) -> Iterator[engine.Engine]:
+    with engine.start(workers, request.cluster) as pool:
+        if request.cluster is None or not (request.brought or request.sent):
+            yield pool
+        else:
+            common = shared(request.brought, request.sent, request.recipe, request.loaded)
+            with engine.Processes(request.workers) as own:
+                yield Mirrored(pool, own, common)
 
 
 def _earlier(request: Request) -> Earlier:
@@ -107,13 +137,7 @@ def _claim(out: Path) -> None:
     """Take an output folder that is new, empty or a build's; leave anything else alone."""
     if out.exists() and not out.is_dir():
         raise BuildError(f"{out}: is a file; give --out a folder that is new or holds an earlier build")
-    own = {".work", "ledger.parquet", "ledger.parquet.partial", "report.html", "report.html.partial"}
-    foreign = [p.name for p in out.iterdir() if p.name not in own and not _stage_folder(p)] if out.exists() else []
-    if foreign:
-        raise BuildError(
-            f"{out}: holds something else ({', '.join(sorted(foreign)[:3])}); "
-            "give --out a folder that is new or holds an earlier build"
-        )
+    only_own(str(out), [p.name for p in out.iterdir() if not _stage_folder(p)] if out.exists() else [])
     try:
         (out / ".work").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,7 +145,7 @@ def _claim(out: Path) -> None:
 
 
 def _stage_folder(path: Path) -> bool:
-    return path.name in ("cpt", "sft", "dpo", "eval", "rag") and (path / "manifest.json").is_file()
+    return path.name in STAGES and (path / "manifest.json").is_file()
 
 
 @contextmanager

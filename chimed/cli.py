@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from chimed.errors import ChimedError
+from chimed.remote import Store, is_url
 
 app = typer.Typer(
     name="chimed",
@@ -46,6 +47,20 @@ class FormatName(StrEnum):
     text = "text"
 
 
+class _Command(typer.core.TyperCommand):
+    """A command whose paths are paths: a URL among them would make a folder named `s3:`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for value in ctx.params.values():
+            for one in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(one, Path) and is_url(one):
+                    raise ChimedError(
+                        f"{str(one).partition(':')[0]}://: a folder is needed here; URLs are for --raw and --out of "
+                        "chimed build alone, so mount the store, or copy from it"
+                    )
+        return super().invoke(ctx)
+
+
 Out = Annotated[Path, typer.Option(help="Folder of the build.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -61,14 +76,17 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
-@app.command()
+@app.command(cls=_Command)
 def build(
     stage: Annotated[list[StageName], typer.Option(help="Stage to build; may be given more than once.")],
     raw: Annotated[
-        Path | None,
-        typer.Option(help="Folder with a folder of raw files for each source; default: the embedded sample."),
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Folder or URL with a folder of raw files for each source; default: the embedded sample.",
+        ),
     ] = None,
-    out: Out = Path("out"),
+    out: Annotated[str, typer.Option(metavar="PATH", help="Folder or URL of the build.")] = "out",
     recipe: Annotated[Path | None, typer.Option(help="Build recipe (YAML); default: all sources.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes; default: one a core.")] = os.cpu_count() or 1,
     ray: Annotated[
@@ -91,9 +109,14 @@ def build(
         from chimed.sources.spec import STAGES
 
     names = STAGES if StageName.all in stage else tuple(dict.fromkeys(name.value for name in stage))
+    brought, sent = (Store(place) if place and is_url(place) else None for place in (raw, out))
+    raw_folder = brought.root if brought else None if raw is None else Path(raw)
+    out_folder = sent.root if sent else Path(out)
     if ray:  # workers of other machines start in folders of their own
-        raw, out, against = raw and raw.absolute(), out.absolute(), [folder.absolute() for folder in against or ()]
-    request = Request(load_recipe(recipe), recipe, raw, out, names, workers, ray, tuple(against or ()))
+        raw_folder, out_folder = raw_folder and raw_folder.absolute(), out_folder.absolute()
+        recipe, against = recipe and recipe.absolute(), [folder.absolute() for folder in against or ()]
+    places = (raw_folder, out_folder, names, workers, ray, tuple(against or ()), brought, sent)
+    request = Request(load_recipe(recipe), recipe, *places)
     with Bars() as progress:
         outcome = run(request, progress)
     if as_json:
@@ -102,7 +125,7 @@ def build(
         summary.show_outcome(outcome, request)
 
 
-@app.command()
+@app.command(cls=_Command)
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Sources, as chimed sources lists them.")],
     raw: Annotated[Path, typer.Option(help="Folder that gets a folder of raw files for each source.")],
@@ -125,7 +148,7 @@ def fetch(
     check(found)
 
 
-@app.command()
+@app.command(cls=_Command)
 def sources(
     raw: Annotated[Path | None, typer.Option(help="Folder with raw files: say which sources are there.")] = None,
     as_json: Json = False,
@@ -137,7 +160,7 @@ def sources(
     _print_json(listed) if as_json else summary.show_sources(listed)
 
 
-@app.command()
+@app.command(cls=_Command)
 def show(
     folder: Annotated[Path, typer.Argument(help="Folder of a stage, such as out/sft.")],
     rows: Annotated[int, typer.Option(min=0, help="How many rows to print.")] = 3,
@@ -151,7 +174,7 @@ def show(
     _print_json({"manifest": manifest, "rows": sample}) if as_json else summary.show_stage(folder, manifest, sample)
 
 
-@app.command()
+@app.command(cls=_Command)
 def why(
     name: Annotated[str, typer.Argument(metavar="ID", help="Id of a row: source/file#row.")],
     out: Out = Path("out"),
@@ -167,7 +190,7 @@ def why(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as chimed build --out wrote it.")]
 
 
-@app.command()
+@app.command(cls=_Command)
 def report(folder: Folder, as_json: Json = False) -> None:
     """Write DIR/report.html: plots, duplicates, leakage and a searchable sample of rows, in one file."""
     from chimed.publish.report import report as write
@@ -176,7 +199,7 @@ def report(folder: Folder, as_json: Json = False) -> None:
     _print_json({"path": str(path), "bytes": path.stat().st_size}) if as_json else typer.echo(str(path))
 
 
-@app.command()
+@app.command(cls=_Command)
 def card(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build or of one of its stages.")],
     as_json: Json = False,
@@ -191,7 +214,7 @@ def card(
         typer.echo("\n".join(" ".join([own["card"], *own["plots"]]) for own in done))
 
 
-@app.command()
+@app.command(cls=_Command)
 def stats(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build or of one of its stages.")],
     as_json: Json = False,
@@ -204,7 +227,7 @@ def stats(
     _print_json(found) if as_json else summary.show_statistics(found)
 
 
-@app.command()
+@app.command(cls=_Command)
 def diff(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="Folder of a build.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Folder of the build to compare with it.")],
@@ -218,7 +241,7 @@ def diff(
     _print_json(found) if as_json else summary.show_changes(found)
 
 
-@app.command()
+@app.command(cls=_Command)
 def dedup(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Parquet or JSON-lines files.")],
     out: Annotated[Path, typer.Option(help="New folder for the rows that stay and the list of those that do not.")],
@@ -241,7 +264,7 @@ def dedup(
     _print_json(asdict(found)) if as_json else typer.echo(str(found))
 
 
-@app.command()
+@app.command(cls=_Command)
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as --out of chimed build.")],
     repo: Annotated[str, typer.Option(metavar="ORG/NAME", help="Data set repository; made when it is not there.")],
@@ -269,7 +292,7 @@ def push(
     _print_json(asdict(done)) if as_json else summary.show_pushed(done)
 
 
-@app.command()
+@app.command(cls=_Command)
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a build, as --out of chimed build.")],
     to: Annotated[FormatName, typer.Option(help="Format to write.")],

@@ -1,14 +1,14 @@
 """Map a function over tasks: in this process, in local worker processes, or on a Ray cluster.
 
 A task names files, never texts, and leaves its result in files: so it runs wherever the folders of the raw files and of
-the build can be seen under the same path, and one that was cut off in the middle can be run again.
+the build can be seen under the same path, or are brought there (`spread`), and one that was cut off in the middle can
+be run again.
 """
 
 import multiprocessing
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class Engine(Protocol):
     """Runs the same function over many tasks; which task runs where, and when, must not show in the result."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
         """(position of the task, its result) as they finish; the first exception of a task is raised."""
         ...
 
@@ -53,7 +53,7 @@ class Inline(AbstractContextManager["Inline"]):
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
         for position, task in enumerate(tasks):
             yield position, function(task)
 
@@ -88,7 +88,7 @@ class Processes(AbstractContextManager["Processes"]):
         self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_calm)
         self._ahead = 2 * workers
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
         running: dict[Future[Result], int] = {}
         waiting = iter(enumerate(tasks))
         try:
@@ -149,17 +149,20 @@ class Cluster(AbstractContextManager["Cluster"]):
         # Made once: each one made is sent to every worker.
         self._remote = ray.remote(num_cpus=1, max_retries=self.RETRIES)(_calmly)
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
         ray = self._ray
         ahead = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        waiting = deque(enumerate(tasks))
+        waiting = iter(enumerate(tasks))
         running: dict[Any, int] = {}
         try:
             with self._losses_told():
-                while waiting or running:
-                    while waiting and len(running) < ahead:
-                        position, task = waiting.popleft()
+                while True:
+                    for position, task in waiting:
                         running[self._begun(function, task)] = position
+                        if len(running) >= ahead:
+                            break
+                    if not running:
+                        return
                     for done in ray.wait(list(running), num_returns=1)[0]:
                         yield running.pop(done), ray.get(done)
         finally:

@@ -75,10 +75,11 @@ def show_outcome(outcome: Outcome, request: Request) -> None:
     table.add_row("all", *(f"{total[name]:,}" for name in VERDICTS))
     console.print(table)
     stages = _table("stage", "train", "validation", "test", "folder")
+    folder = request.sent.shown if request.sent else request.out
     for name, manifest in outcome.stages.items():
         rows = manifest["rows"]
         cells = (f"{rows[split]:,}" if split in rows else "" for split in ("train", "validation", "test"))
-        stages.add_row(name, *cells, str(request.out / name))
+        stages.add_row(name, *cells, f"{folder}/{name}")
     console.print()
     console.print(stages)
     console.print()

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +97,50 @@ sources:
         encoding="utf-8",
     )
     return folder
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket named `bucket` on an S3 server of this machine, and the environment of who uses it."""
+
+    client: Any
+    environment: dict[str, str]
+
+    def keys(self, prefix: str) -> dict[str, Any]:
+        """When each object was written."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=prefix)
+        return {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", ())}
+
+    def send(self, folder: Path, prefix: str) -> None:
+        """Every file of a folder as an object."""
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            self.client.upload_file(str(path), "bucket", f"{prefix}{path.relative_to(folder).as_posix()}")
+
+    def fetch(self, prefix: str, to: Path) -> Path:
+        """Every object as a file, but for those of a work folder; the folder."""
+        for key in (key for key in self.keys(prefix) if "/.work/" not in key):
+            path = to / key.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.client.get_object(Bucket="bucket", Key=key)["Body"].read())
+        return to
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Bucket]:
+    """A bucket of a server that lives as long as the tests."""
+    boto3 = pytest.importorskip("boto3", reason="needs the dev extra: pip install -e '.[dev]'")
+    server = pytest.importorskip("moto.server", reason="needs the dev extra: pip install -e '.[dev]'")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        nobody = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull}
+        nobody |= {"AWS_EC2_METADATA_DISABLED": "true"}
+        given = {**keys, **nobody, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+        session = boto3.Session("key", "secret", region_name="us-east-1")
+        client = session.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"])
+        client.create_bucket(Bucket="bucket")
+        yield Bucket(client, {**os.environ, **given})
+    finally:
+        running.stop()
