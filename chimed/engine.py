@@ -5,6 +5,8 @@ the build can be seen under the same path, or are brought there (`spread`), and 
 be run again.
 """
 
+import atexit
+import gc
 import multiprocessing
 import os
 import socket
@@ -68,6 +70,11 @@ def _calm() -> None:
     pa.set_io_thread_count(1)
 
 
+def _begin() -> None:
+    _calm()
+    atexit.register(gc.freeze)  # the end of a process would search all that was imported for cycles
+
+
 @contextmanager
 def _deaths_told() -> Iterator[None]:
     try:
@@ -85,7 +92,7 @@ class Processes(AbstractContextManager["Processes"]):
     def __init__(self, workers: int) -> None:
         # Workers are spawned, not forked: Arrow's threads do not survive a fork.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_calm)
+        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
         self._ahead = 2 * workers
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
