@@ -250,12 +250,13 @@ class _Work:
 
     def flush(self) -> None:
         self.lap("read")
+        named = pa.array(self.ids, pa.string())
         places, shapes = np.full(len(self.ids), -1, np.int32), np.full(len(self.ids), -1, np.int8)
         for shape, (units, bodies) in sorted(self.batch.items()):
             if not bodies and not self.many[shape]:
                 continue
             shapes[units] = _NUMBERS[shape]
-            at, table = self.mixed(shape, *self.table(shape, units, bodies))
+            at, table = self.mixed(shape, named, *self.table(shape, named, units, bodies))
             shapes[at] = _NUMBERS[shape]
             reasons = self.judge(shape, table) if len(at) else pa.array([], pa.string())
             passed = pc.is_null(reasons)
@@ -264,14 +265,18 @@ class _Work:
             kept = at[_numpy(passed)]
             places[kept] = self.kept[shape] + np.arange(len(kept))
             self.kept[shape] += len(kept)
-        self.write_units(shapes, places)
+        self.write_units(named, shapes, places)
         self._next()
 
-    def table(self, shape: str, places: list[int], bodies: list[Body]) -> tuple[npt.NDArray[np.int64], pa.Table]:
+    def table(
+        self, shape: str, named: pa.StringArray, places: list[int], bodies: list[Body]
+    ) -> tuple[npt.NDArray[np.int64], pa.Table]:
         """The batch's records of one shape and their places; a record that Arrow does not take is rejected."""
 
         def made(places: list[int], bodies: list[Body]) -> pa.Table:
-            return body_table(shape, [self.ids[at] for at in places], [self.part.split] * len(places), bodies)
+            return body_table(
+                shape, named.take(pa.array(places, pa.int64())), pa.repeat(self.part.split, len(places)), bodies
+            )
 
         try:
             return np.array(places, np.int64), made(places, bodies)
@@ -281,16 +286,15 @@ class _Work:
         return np.array(kept, np.int64), made(kept, [bodies[place] for place in good])
 
     def mixed(
-        self, shape: str, places: npt.NDArray[np.int64], table: pa.Table
+        self, shape: str, named: pa.StringArray, places: npt.NDArray[np.int64], table: pa.Table
     ) -> tuple[npt.NDArray[np.int64], pa.Table]:
         """The table with the records that were parsed at once, in the order of their places."""
         if not self.many[shape]:
             return places, table
         tables, every = [table], [places]
         for own, columns in self.many[shape]:
-            ids = pa.array([self.ids[at] for at in own.tolist()], pa.string())
-            split = pa.repeat(self.part.split, len(own))
-            tables.append(pa.Table.from_arrays([ids, split, *columns], schema=SCHEMAS[shape]))
+            fixed = [named.take(pa.array(own)), pa.repeat(self.part.split, len(own))]
+            tables.append(pa.Table.from_arrays([*fixed, *columns], schema=SCHEMAS[shape]))
             every.append(own)
         places, table = np.concatenate(every), pa.concat_tables(tables).combine_chunks()
         order = np.argsort(places)
@@ -330,7 +334,7 @@ class _Work:
             self.lap("write")
         return reasons
 
-    def write_units(self, shapes: npt.NDArray[np.int8], places: npt.NDArray[np.int32]) -> None:
+    def write_units(self, named: pa.StringArray, shapes: npt.NDArray[np.int8], places: npt.NDArray[np.int32]) -> None:
         reasons: list[str | None] = [None] * len(self.ids)
         details = [""] * len(self.ids)
         for place, error in sorted(self.rejects.items()):
@@ -341,9 +345,10 @@ class _Work:
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{self.ids[place]}: {error}"[:300])
         self.counts["units"] += len(self.ids)
-        columns = [self.ids, shapes, places, reasons, details]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, UNITS, strict=True)]
-        self.write("units", UNITS, pa.Table.from_arrays(arrays, schema=UNITS))
+        columns = [
+            pa.array(own, kind) for own, kind in zip((shapes, places, reasons, details), UNITS.types[1:], strict=True)
+        ]
+        self.write("units", UNITS, pa.Table.from_arrays([named, *columns], schema=UNITS))
         self.lap("write")
 
     def write(self, name: str, schema: pa.Schema, table: pa.Table) -> None:

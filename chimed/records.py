@@ -153,13 +153,13 @@ def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
 
 def to_table(shape: str, records: Sequence[Record]) -> pa.Table:
     """The Arrow table of records that all have this shape; one row a record, in order."""
-    return body_table(shape, [r.id for r in records], [r.split for r in records], [r.body for r in records])
+    ids, splits = ([getattr(record, name) for record in records] for name in ("id", "split"))
+    return body_table(shape, pa.array(ids, pa.string()), pa.array(splits, pa.string()), [r.body for r in records])
 
 
-def body_table(shape: str, ids: Sequence[str], splits: Sequence[Split], bodies: Sequence[Body]) -> pa.Table:
+def body_table(shape: str, ids: pa.StringArray, splits: pa.StringArray, bodies: Sequence[Body]) -> pa.Table:
     """The Arrow table of bodies that all have this shape, with the id and split of each."""
-    schema = SCHEMAS[shape]
-    columns = [pa.array(ids, pa.string()), pa.array(splits, pa.string())]
+    schema, columns = SCHEMAS[shape], [ids, splits]
     values = zip(*bodies, strict=True) if bodies else [()] * (len(schema) - 2)
     columns += [_column(field.type, own) for field, own in zip(list(schema)[2:], values, strict=True)]
     return pa.Table.from_arrays(columns, schema=schema)

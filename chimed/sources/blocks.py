@@ -1,7 +1,8 @@
 """Kernels that read consultations from text blocks, for `chimed.sources.consultations`.
 
-They stand in one file, since numba's cache does not notice that a kernel of another file changed. Texts are UTF-8 in
-arrays of bytes; a list of texts is where each one starts (n + 1) and the bytes of all of them.
+They stand in one file, since numba's cache does not notice that a kernel of another file changed. Some are written into
+the one that calls them: to hand them all these arrays takes longer than what they do. Texts are UTF-8 in arrays of
+bytes; a list of texts is where each one starts (n + 1) and the bytes of all of them.
 """
 
 from typing import Any
@@ -130,7 +131,7 @@ def _named(data: Any, end: Any, fields: Any) -> Any:
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _form(data: Any, lines: Any, rows: Any, fields: Any, state: Any) -> Any:
     """Write the lines of a turn from byte `o` of `out` on, as `meddialog.form`; where they end, -1 for what it is left.
 
@@ -159,7 +160,7 @@ def _form(data: Any, lines: Any, rows: Any, fields: Any, state: Any) -> Any:
     return _joined(scratch, own[:count], begins, ends, fields, (out, o))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _joined(told: Any, own: Any, begins: Any, ends: Any, fields: Any, state: Any) -> Any:
     """Write what stands in each field behind its name, each line once, the field `last` behind the others."""
     out, o = state
@@ -318,7 +319,7 @@ def consultations(data: Any, lines: Any, kinds: Any, starts: Any, fields: Any) -
     return out, ends[: turn + 1], roles[:turn], turns, faculty, lengths[: read + 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _turn(data: Any, lines: Any, kinds: Any, rows: Any, fields: Any, state: Any) -> Any:
     """Write what the lines from the first of `rows` to the second say, as `form`, which says the rest."""
     room, texts, out, o = state
@@ -334,7 +335,7 @@ def _turn(data: Any, lines: Any, kinds: Any, rows: Any, fields: Any, state: Any)
     return _form(data, lines, texts[:count], fields, (room, out, o))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _block(data: Any, lines: Any, kinds: Any, rows: Any, fields: Any, state: Any) -> Any:
     """Add the turns of one block to those there are, `turn` of them; how many there are then, as many as before where
     the block is left to `parse`, and the line on the doctor, or -1.

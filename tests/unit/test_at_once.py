@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chimed import build, partition
 from chimed.errors import RowError
 from chimed.recipe import load_recipe
-from chimed.records import SCHEMAS, body_table
+from chimed.records import SCHEMAS, Record, to_table
 from chimed.sources import cpubmed_kg, lines, meddialog, readers
 from chimed.sources.lines import Several
 from chimed.sources.meddialog import _FIELDS, _NOTHING, _PLATFORM_MARKS, _SENT
@@ -90,7 +90,7 @@ def one(row: Row | RowError, source: Source) -> object:
         if isinstance(row, RowError):
             raise row
         (found,) = source.parse(row)
-        return body_table(source.shapes[0], ["id"], ["train"], [found]).to_pylist()[0]
+        return to_table(source.shapes[0], [Record("s", "id", "train", found)]).to_pylist()[0]
     except RowError as error:
         return str(error)
 
@@ -104,7 +104,7 @@ def read(rows: Several, source: Source) -> dict[int, object]:
             found[number] = one(row, source)
             continue
         length = row.count - len(row.alone)
-        columns = [pa.repeat("id", length), pa.repeat("train", length), *row.columns]
+        columns = [pa.repeat("s/id", length), pa.repeat("train", length), *row.columns]
         held = iter(pa.Table.from_arrays(columns, schema=schema).to_pylist())
         for place in range(row.count):
             found[number + place] = one(row.alone[place], source) if place in row.alone else next(held)
@@ -218,15 +218,18 @@ def test_a_build_holds_the_same_rows_in_the_same_order(tmp_path: Path, monkeypat
     (tmp_path / "raw/meddialog/2010.txt").write_text(
         text.replace("患病多久：7天", "药品：阿司匹林片"), encoding="utf-8"
     )
+    usual = "".join(USUALLY.format(number) for number in range(50, 60))
+    (tmp_path / "raw/meddialog/2011.txt").write_text(usual + "id=60\n\n", encoding="utf-8")
     monkeypatch.setattr(partition, "BATCH_UNITS", 10)
+    monkeypatch.setattr(build, "SMALL_FILE", 0)  # a part a file
 
     def parts(name: str, many: Callable[..., Any]) -> dict[str, list[dict[str, Any]]]:
         monkeypatch.setattr(partition, "many", many)
         out = tmp_path / name
         build.build(build.Request(load_recipe(None), None, tmp_path / "raw", out, ("sft",), 1), Silent())
         found = sorted(out.glob(".work/parts/*/*.arrow"))
-        return {path.name: pa.ipc.open_file(path).read_all().to_pylist() for path in found}
+        return {"/".join(path.parts[-2:]): pa.ipc.open_file(path).read_all().to_pylist() for path in found}
 
     at_once = parts("at-once", readers.many)
-    assert len(at_once["units.arrow"]) == 39
+    assert sorted(len(rows) for name, rows in at_once.items() if name.endswith("units.arrow")) == [11, 39]
     assert at_once == parts("one-by-one", readers.rows)
