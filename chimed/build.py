@@ -246,9 +246,10 @@ def _run(
     digest = _digest([part.folder.name for part in every], near, *sorted({path.name for path in known.decisions}))
     folder = work / "corpus" / digest
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max(request.workers - 1, 1)  # the worker that has the facts takes a core
     undecided = {
-        name: Undecided(name, every, known.gone(name), near, 1 if name == "fact" else threads, folder / f"{name}.arrow")
+        name: Undecided(
+            name, every, known.gone(name), near, 1 if name == "fact" else request.workers, folder / f"{name}.arrow"
+        )
         for name in SHAPES
     }
     stages = [Stage(name, request.loaded, prepared, folder, request.out, digest) for name in request.stages]
@@ -303,14 +304,14 @@ def _prepare_all(
     done: dict[int, list[tuple[Prepared, dict[str, Any]]]] = {}
     evaluation = Evaluation()
     index: Path | None = None
-    for split in ("test", "validation", "train"):
+    for split, pieces in _cut(planned):
         tasks, places = [], []
-        for place, entries, pieces in _pieces(planned, split):
-            made_of = [(e.digest, piece.start, piece.stop) for e, piece in zip(entries, pieces, strict=True)]
+        for place, entries, own in pieces:
+            made_of = [(e.digest, piece.start, piece.stop) for e, piece in zip(entries, own, strict=True)]
             folder = work / "parts" / _digest(*made_of, index and index.name)
             whose = (request.recipe, request.loaded.digest, entries[0].ingredient.rank)
             prints = tuple(dict.fromkeys(one for entry in entries for one in entry.prints))
-            tasks.append(Part(*whose, pieces, prints, split, folder, index))
+            tasks.append(Part(*whose, own, prints, split, folder, index))
             places.append(place)
         results: dict[int, dict[str, Any]] = {}
         for number, result in pool.map(prepare, tasks):
@@ -334,6 +335,17 @@ def _prepare_all(
 
 
 _Pieces = tuple[int, tuple[Planned, ...], tuple[Slice, ...]]
+
+
+def _cut(planned: Sequence[Planned]) -> Iterator[tuple[Split, list[_Pieces]]]:
+    """What the parts of each split read, evaluation sets first. To cut training files takes reading them for their line
+    ends: that is done while evaluation sets are worked on.
+    """
+    order: tuple[Split, ...] = ("test", "validation", "train")
+    with ThreadPoolExecutor(1) as thread:
+        cut = [thread.submit(lambda split: list(_pieces(planned, split)), split) for split in order]
+        for split, pieces in zip(order, cut, strict=True):
+            yield split, pieces.result()
 
 
 def _pieces(planned: Sequence[Planned], split: Split) -> Iterator[_Pieces]:
