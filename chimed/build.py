@@ -31,13 +31,12 @@ from chimed.outcome import Outcome, Progress
 from chimed.partition import Part, prepare
 from chimed.publish.stage import Stage, graphs, publish
 from chimed.publish.statistics import account
-from chimed.publish.upload import claim, only_own, upload
+from chimed.publish.upload import claim, claim_store, upload
 from chimed.recipe import Ingredient, Loaded
 from chimed.records import SHAPES, Split
 from chimed.remote import Store, told
 from chimed.sources import SAMPLE
 from chimed.sources.readers import Fingerprint, RawFile, Slice, Unread, find, fingerprint, looked_up, slices
-from chimed.sources.spec import STAGES
 from chimed.spread import Mirrored, clear, shared
 
 SMALL = 8 << 20  # bytes of raw files below which worker processes cost more than they bring
@@ -83,9 +82,9 @@ def build(request: Request, progress: Progress) -> Outcome:
     outcome = Outcome()
     try:
         with told(request.brought, request.sent):
-            _claim(request.out)
+            claim(request.out)
             if request.sent:
-                claim(request.sent)
+                claim_store(request.sent)
             known = _earlier(request)
             with _locked(request.out / ".work"):
                 _build(request, known, outcome, progress)
@@ -131,21 +130,6 @@ def _earlier(request: Request) -> Earlier:
 def _disk(error: OSError, out: Path) -> str:
     what = f"{error.filename or out}: {error.strerror or error}"
     return f"{what}; make room or give another --out, then run the same command again: finished parts are kept"
-
-
-def _claim(out: Path) -> None:
-    """Take an output folder that is new, empty or a build's; leave anything else alone."""
-    if out.exists() and not out.is_dir():
-        raise BuildError(f"{out}: is a file; give --out a folder that is new or holds an earlier build")
-    only_own(str(out), [p.name for p in out.iterdir() if not _stage_folder(p)] if out.exists() else [])
-    try:
-        (out / ".work").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BuildError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from error
-
-
-def _stage_folder(path: Path) -> bool:
-    return path.name in STAGES and (path / "manifest.json").is_file()
 
 
 @contextmanager

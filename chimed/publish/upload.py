@@ -1,4 +1,4 @@
-"""The store that a build is sent to: taken only where it is a build's; each stage's manifest last, as in a folder."""
+"""Where a build is written, a folder or a store: taken only where it is a build's; each stage's manifest last."""
 
 import json
 import re
@@ -15,7 +15,22 @@ LEDGER, MANIFEST, MARK = "ledger.parquet", "manifest.json", ".work/mark"
 _SHARD = re.compile(r"[a-z]+-\d{5}-of-\d{5}\.parquet")
 
 
-def claim(out: Store) -> None:
+def claim(out: Path) -> None:
+    """Take an output folder that is new, empty or a build's; leave anything else alone."""
+    if out.exists() and not out.is_dir():
+        raise BuildError(f"{out}: is a file; give --out a folder that is new or holds an earlier build")
+    _only_own(str(out), [p.name for p in out.iterdir() if not _stage_folder(p)] if out.exists() else [])
+    try:
+        (out / ".work").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from error
+
+
+def _stage_folder(path: Path) -> bool:
+    return path.name in STAGES and (path / "manifest.json").is_file()
+
+
+def claim_store(out: Store) -> None:
     """Take a store that is new, empty or a build's; leave anything else alone, with a BuildError.
 
     A mark says that it is a build's: sending a stage may have been cut off, and has no rename.
@@ -23,12 +38,12 @@ def claim(out: Store) -> None:
     top = out.top()
     begun = ".work" in top
     stages = {name for name in top & set(STAGES) if begun or out.read(f"{name}/{MANIFEST}")}
-    only_own(out.shown, top - stages)
+    _only_own(out.shown, top - stages)
     if not begun:  # writing it tells early, too, whether anything can be written there
         out.write(MARK, b"chimed build\n")
 
 
-def only_own(where: str, names: Collection[str]) -> None:
+def _only_own(where: str, names: Collection[str]) -> None:
     """Raise BuildError where a folder of a build holds names that no build leaves."""
     own = {".work", "ledger.parquet", "ledger.parquet.partial", "report.html", "report.html.partial"}
     if foreign := sorted(set(names) - own):

@@ -9,7 +9,7 @@ import pytest
 
 from chimed.corpus import Prepared
 from chimed.errors import BuildError
-from chimed.publish.upload import claim, upload
+from chimed.publish.upload import claim_store, upload
 from chimed.recipe import load_recipe
 from chimed.remote import Store
 from chimed.shards import Runs
@@ -110,7 +110,7 @@ def test_a_stage_is_whole_in_the_store_or_has_no_manifest(
 ) -> None:
     out = Store(f"file://{tmp_path / 'out'}")
     sft, put = tmp_path / "out" / "sft", Store._put
-    claim(out)
+    claim_store(out)
     _stage(out, {f"train-0000{number}-of-00002.parquet": "old" for number in range(2)})
     upload(out, ["sft"], _Silent())
     assert len(list(sft.iterdir())) == 3
@@ -121,7 +121,7 @@ def test_a_stage_is_whole_in_the_store_or_has_no_manifest(
         with pytest.raises(ZeroDivisionError):
             upload(out, ["sft"], _Silent())
     assert not (sft / "manifest.json").exists()
-    claim(out)  # what was cut off is still a build's
+    claim_store(out)  # what was cut off is still a build's
     upload(out, ["sft"], _Silent())
     assert sorted(path.name for path in sft.iterdir()) == ["README.md", "manifest.json", "train-00000-of-00001.parquet"]
 
@@ -135,7 +135,7 @@ def test_a_stage_is_whole_in_the_store_or_has_no_manifest(
 
 def test_a_store_that_holds_something_else_is_left_alone(store: Store, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"far: holds something else \(other, qa\)"):
-        claim(store)
+        claim_store(store)
     assert not (tmp_path / "far/.work").exists()
 
 
