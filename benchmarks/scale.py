@@ -3,7 +3,7 @@
     python benchmarks/scale.py RAW --sizes 0.1 1 3.2 10 [--workers 2] [--work FOLDER] [--plot docs/images/scale.png]
 
 For each number of gigabytes makes the corpus of `raw_corpus.py` from RAW, builds all stages of it by the default
-recipe, and deletes both; the embedded sample is built before, so that all kernels are compiled. Prints a Markdown table
+recipe, and deletes both; a small one is built before, so that all kernels are compiled. Prints a Markdown table
 of sizes and one of steps, and the straight line through each measure with its largest deviation in percent of what was
 measured. The line is the one whose relative deviations have the least squares, so that small sizes count as much as
 large ones. A size that does not fit on the disk is left out.
@@ -14,7 +14,6 @@ own, of which the largest process and the largest sum over all processes at one 
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -73,8 +72,8 @@ def table(points: list[Point]) -> str:
 
 
 def steps(points: list[Point]) -> str:
-    """Seconds a gigabyte of each step, CPU or, of render and shards, wall: what grows faster than the corpus shows."""
-    lines = [f"| step, seconds a GB at | {' | '.join(f'{one.gigabytes:.2f} GB' for one in points)} |"]
+    """CPU seconds a gigabyte of each step: what grows faster than the corpus shows."""
+    lines = [f"| step, CPU seconds a GB at | {' | '.join(f'{one.gigabytes:.2f} GB' for one in points)} |"]
     lines.append(f"|---|{'---:|' * len(points)}")
     taken = [one.build.steps() for one in points]
     for step in sorted(taken[-1], key=lambda step: -taken[-1][step]):
@@ -133,9 +132,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("docs/images/scale.png"))
     args = parser.parse_args()
     points = []
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        command = [sys.executable, "-m", "chimed.cli", "build", "--stage", "all", "--out", f"{folder}/out"]
-        subprocess.run(command, check=True, capture_output=True)
+    point(args.raw, args.work, 0.02, args.workers)
     for gigabytes in args.sizes:
         if found := point(args.raw, args.work, gigabytes, args.workers):
             points.append(found)
