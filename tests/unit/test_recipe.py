@@ -261,7 +261,7 @@ def test_the_licence_of_ones_own_source_is_in_the_manifest(place: Path) -> None:
 def test_a_file_that_changes_while_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from chimed import partition
 
-    real = partition.rows
+    real = partition.many
 
     def touching(*arguments: Any) -> Any:
         for number, row in real(*arguments):
@@ -270,7 +270,7 @@ def test_a_file_that_changes_while_it_is_read(place: Path, monkeypatch: pytest.M
                     file.write("\n{}")
             yield number, row
 
-    monkeypatch.setattr(partition, "rows", touching)
+    monkeypatch.setattr(partition, "many", touching)
     with pytest.raises(SourceError, match="changed while"):
         _build(place, f"sources: [{{{TALKS}}}]")
 
