@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Protocol
 
@@ -90,8 +90,15 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), partial(_Request))
 
     def answer(self, ask: Asks) -> None:
-        """Wait for a question and answer it."""
-        question, back = self._asked.get()
+        """Wait for a question and answer it; nothing happens where none comes within a second.
+
+        A wait without an end could miss Ctrl-C: a signal between Python's last look for one and the wait, or one that
+        another thread receives, does not end it, and is heard when the wait is over.
+        """
+        try:
+            question, back = self._asked.get(timeout=1)
+        except Empty:
+            return
         try:
             back.put((200, asdict(ask(question))))
         except QilinError as error:
