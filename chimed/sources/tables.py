@@ -97,7 +97,7 @@ def header(cells: list[Any], name: str) -> list[str]:
     while names and not names[-1]:
         names.pop()
     names = [column or f"#{number}" for number, column in enumerate(names, 1)]
-    twice = [column for column, times in Counter(names).items() if times > 1]
+    twice = [repr(column) for column, times in Counter(names).items() if times > 1]
     if twice:
         raise SourceError(f"{name}: the header has {', '.join(twice)} more than once; rename the columns in the file")
     return names

@@ -137,7 +137,7 @@ class TestCsv:
             (1, {"q": "1", "a": "2"}), (2, {"q": "3", "a": "4"}), (3, "wrong-column-count"),
         ]  # fmt: skip
         assert read(tmp_path, "a.csv", b",q\n0,1\n") == [(1, {"#1": "0", "q": "1"})]
-        with pytest.raises(SourceError, match=r"a\.csv: the header has q more than once"):
+        with pytest.raises(SourceError, match=r"a\.csv: the header has 'q' more than once"):
             read(tmp_path, "a.csv", b"q,a,q\n1,2,3\n")
 
     def test_cells_that_are_not_there(self, tmp_path: Path) -> None:
