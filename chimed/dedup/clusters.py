@@ -30,6 +30,7 @@ PATIENCE = 8  # comparisons a row that a large bucket may spend before it absorb
 REWARD = 64  # further comparisons for each row absorbed
 PENDING = 2  # pairs a row that wait for verification at most
 BATCH = 8192  # pairs whose texts are read together
+FEW = 256  # pairs that are not worth sharing out
 
 _ONE, _LOW, _HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
 _SALT = np.uint64(0x9E3779B97F4A7C15)
@@ -247,7 +248,8 @@ class _Graph:
     def verify(self, pairs: UInt64) -> None:
         """Keeps those of the sorted, distinct pairs whose texts are alike; reads texts a batch at a time."""
         packed, similarity = [self.packed], [self.similarity]
-        batches = (pairs[at : at + BATCH] for at in range(0, len(pairs), BATCH))
+        size = min(BATCH, max(FEW, -(-len(pairs) // self.workers)))
+        batches = (pairs[at : at + size] for at in range(0, len(pairs), size))
         with ThreadPoolExecutor(self.workers) as pool:  # the kernels hold no lock
             for batch, found in pool.map(self._alike, batches) if self.workers > 1 else map(self._alike, batches):
                 packed.append(batch)
@@ -268,7 +270,7 @@ class _Graph:
 
     def indirect(self) -> UInt64:
         """New candidates among the neighbours of dropped rows; each is given once."""
-        pairs = _union(_indirect(self.packed, self.by), np.empty(0, np.uint64))
+        pairs = _union(_indirect(self.packed, self.by))
         place = np.searchsorted(self.tried, pairs)
         fresh: UInt64 = pairs[np.append(self.tried, np.uint64(0))[place] != pairs]
         self.tried = _union(self.tried, fresh)
@@ -288,9 +290,9 @@ class _Graph:
         return Clusters(by, similarity, component)
 
 
-def _union(one: UInt64, two: UInt64) -> UInt64:
-    merged = np.concatenate([one, two])
-    merged.sort()  # np.union1d hashes, at three times the cost
+def _union(*pairs: UInt64) -> UInt64:
+    merged = np.concatenate([np.empty(0, np.uint64), *pairs])
+    merged.sort()  # np.unique hashes, at three times the cost
     found: UInt64 = merged[np.concatenate([merged[:1] == merged[:1], merged[1:] != merged[:-1]])]
     return found
 
@@ -352,23 +354,22 @@ def find(
     ([2, -1, -1], [0.94, 0.0, 0.0])
     """
     graph = _Graph(order, group, texts, threshold, workers)
-    n, pending = len(graph.rows), np.empty(0, np.uint64)
+    n, pending = len(graph.rows), list[UInt64]()
     large = []
     for column in bands:
         members, starts = _buckets(graph.keys(column))
-        pending = _union(pending, _small_pairs(members, starts))
-        if len(pending) > PENDING * n:
-            graph.verify(pending)
-            pending = pending[:0]
+        pending.append(_small_pairs(members, starts))
+        if sum(map(len, pending)) > PENDING * n:
+            pending = [_union(*pending)]
+            if len(pending[0]) > PENDING * n:
+                graph.verify(pending.pop())
         large.append(_large(members, starts))
-    graph.verify(pending)
+    graph.verify(_union(*pending))
     graph.decide()
     for _ in range(ROUNDS):
-        pending = graph.indirect()
-        for members, state in large:
-            pending = _union(pending, _round(members, state, graph.by))
-        if not len(pending):
+        fresh = _union(graph.indirect(), *(_round(members, state, graph.by) for members, state in large))
+        if not len(fresh):
             break
-        graph.verify(pending)
+        graph.verify(fresh)
         graph.decide()
     return graph.result()
