@@ -18,7 +18,7 @@ _INNER_BLANK = re.compile(rf"(?<=[{_WIDE}]) (?=[{_WIDE}])")
 _BY_PUNCTUATION = re.compile(r" (?=[，。；：、！？）】》%％])|(?<=[，。；：、！？（【《]) ")
 _ITEM = re.compile(rf"^(\d{{1,2}}[.．、] ?[^\s，。；：]{{2,20}}) (?=[{_HAN}])")  # "2.一般治疗 卧床休息…"
 _COLUMN = re.compile(r"[ \t\u3000\xa0]{2,}")
-_CONTENTS = re.compile(r"\.{5,}|…{2,}|·{5,}|(?:\. ){5,}")
+_CONTENTS = ("." * 5, "…" * 2, "·" * 5, ". " * 5)
 _PAGE = re.compile(r"[—–\-一－•·_~]{1,3} ?\d{1,4} ?[—–\-一－•·_~]{0,3}|\d{1,4} ?[—–－]{1,3}|第 ?\d+ ?页.{0,8}")
 _ROMAN = re.compile(r"[IVXⅠ-Ⅻ]{1,5}|[*#※†‡ ]+|附件 ?\d{0,2}|附：?")
 _CITATION = re.compile(r"\[\d{1,3}(?:[-–~,，、 ]{1,2}\d{1,3})*\]")
@@ -82,9 +82,12 @@ def _chapters(lines: list[str]) -> list[str]:
 
 def _tidy(line: str) -> str:
     """A line without the blanks that justify it; a gap of several parts a heading from its text and stays one blank."""
-    line = _ITEM.sub("\\1\u3000", _COLUMN.sub("\u3000", line.strip()))
-    line = _INNER_BLANK.sub("", line)
-    return _CITATION.sub("", _BY_PUNCTUATION.sub("", line)).replace("\u3000", " ") if not line.startswith("[") else line
+    line = line.strip()
+    if " " in line or "\t" in line or "\u3000" in line or "\xa0" in line:
+        line = _INNER_BLANK.sub("", _ITEM.sub("\\1\u3000", _COLUMN.sub("\u3000", line)))
+    if line.startswith("["):
+        return line
+    return _CITATION.sub("", _BY_PUNCTUATION.sub("", line) if " " in line else line).replace("\u3000", " ")
 
 
 def han(text: str) -> int:
@@ -135,7 +138,7 @@ def _without_page_numbers(lines: list[str], layout: Layout) -> list[str]:
 
 def _without_contents(lines: list[str]) -> list[str]:
     """Drops dotted contents lines, the wrapped ones between them, and the bare list under 目录."""
-    dotted = [bool(_CONTENTS.search(line)) for line in lines]
+    dotted = [any(dots in line for dots in _CONTENTS) for line in lines]
     kept: list[str] = []
     listing = False
     for i, line in enumerate(lines):

@@ -86,8 +86,9 @@ def sections(text: str, title: str = "") -> tuple[Passage, ...]:
     >>> [p.text for p in sections(text, "某病诊疗方案")]
     ['一、病原学\\n本病由病毒引起，这种病毒对热和紫外线都敏感。\\n二、传播途径\\n经飞沫传播。']
     """
-    lines = (_THOUSANDS.sub(r"\1", _CITATION.sub("", line)) for line in paragraphs(text))
-    kept = [line for line in lines if not _NAMES.fullmatch(line)]
+    lines = (_CITATION.sub("", line) for line in paragraphs(text))
+    whole = (_THOUSANDS.sub(r"\1", line) if " " in line else line for line in lines)
+    kept = [line for line in whole if not _NAMES.fullmatch(line)]
     found = [section for section in _cut(kept, title) if section.lines]
     return tuple(
         Passage(part, " · ".join(section.path))
