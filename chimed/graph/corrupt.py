@@ -90,6 +90,8 @@ def _dealt(graph: Graph, relation: str, wrong: Wrong) -> tuple[Codes, Codes]:
     judged = graph.judge(relation, wrong)
     rows = _askable(graph, relation)
     if wrong.apart:
+        # A head without a department gets no false reply; its tails would stand in those of others, and in no true one.
+        rows = rows[graph.fields.count(graph.head[rows]) > 0]
         rows = rows[~graph.common(rows, _EVERYWHERE)[graph.term[rows]]]
     for _ in range(_TRIES):
         named = rows[place(graph.head[rows]) < NAMED]

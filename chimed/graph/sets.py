@@ -25,9 +25,13 @@ class Ranges:
         owner, value = np.divmod(distinct(owners * size + values), size)
         return cls(np.searchsorted(owner, np.arange(count + 1)), value)
 
+    def count(self, owners: Codes) -> Codes:
+        """How many values each of these owners has."""
+        return self.starts[owners + 1] - self.starts[owners]
+
     def spread(self, owners: Codes) -> tuple[Codes, Codes]:
         """(place, value) of every value of each of these owners; place counts `owners`."""
-        counts = self.starts[owners + 1] - self.starts[owners]
+        counts = self.count(owners)
         ends = np.cumsum(counts)
         within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
         place = np.repeat(np.arange(len(owners)), counts)

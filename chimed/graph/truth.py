@@ -170,8 +170,7 @@ class Graph:
         home = Numbers(self._homes(self.under((relation,))))
 
         def at_home(head: Codes, term: Codes) -> Mask:
-            none = self.fields.starts[head + 1] == self.fields.starts[head]
-            mask: Mask = home.link(self.fields, head, term, size) | none
+            mask: Mask = home.link(self.fields, head, term, size) | (self.fields.count(head) == 0)
             return mask
 
         def near(head: Codes, term: Codes) -> Mask:

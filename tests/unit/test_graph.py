@@ -217,6 +217,16 @@ def test_tails_are_false_as_often_as_true() -> None:
         assert abs(true - false) <= 2
 
 
+def test_heads_without_a_department_neither_get_false_replies_nor_take_them_from_others() -> None:
+    """As those of CPubMed-KG: their facts, of the same tails and many times as many, change no pair."""
+    signs = sorted({body.tail for _, body in DISEASES if body.relation == "症状"})
+    bare = [
+        ("k", fact(f"{kind}候", "症状", tail)) for kind in ("甲", "乙", "丙", "丁") for tail in [*signs, f"{kind}象"]
+    ]
+    alone, beside = (graphs.corrupted(table(facts)).to_pylist() for facts in (DISEASES, [*DISEASES, *bare]))
+    assert beside == alone
+
+
 def test_what_any_source_or_kin_knows_is_never_false() -> None:
     everything = [("other", fact("皮病0号", "并发症", f"视力甲{number}")) for number in range(8)]
     everything += [("other", fact("骨病0号", "别名", "皮病0号"))]
