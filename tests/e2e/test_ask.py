@@ -25,7 +25,7 @@ pytest.importorskip("tantivy", reason="needs the eval extra: pip install -e '.[e
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 from qilin.ask import NOTE, Answered, Part, Shown, show  # noqa: E402
-from qilin.errors import DataError, QilinError  # noqa: E402
+from qilin.errors import DataError  # noqa: E402
 from qilin.rag.index import build  # noqa: E402
 from qilin.web import MOST, Server, open_server, page  # noqa: E402
 
@@ -319,35 +319,6 @@ def test_the_page_answers_and_ends(serving: tuple["subprocess.Popen[str]", int],
     process.send_signal(signal.SIGINT)
     said, faults = process.communicate(timeout=30)
     assert (process.returncode, said, faults) == (0, "\nstopped\n", "")
-
-
-def test_an_interrupt_that_another_thread_receives_ends_the_wait() -> None:
-    """As one that comes just before the wait begins: neither ends a wait without an end."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    other = threading.Thread(target=time.sleep, args=(3,), daemon=True)
-    asked = threading.Event()
-
-    def ask() -> None:
-        asked.set()
-        server.ask("late")
-
-    def unable(question: str) -> Answered:
-        raise QilinError(question)
-
-    late = threading.Timer(10, ask)  # where nothing else ends the wait, this does, and the test fails
-    late.daemon = True
-    try:
-        with open_server("about", 0) as server:
-            other.start()
-            threading.Timer(0.5, signal.pthread_kill, (other.ident, signal.SIGINT)).start()
-            late.start()
-            with pytest.raises(KeyboardInterrupt):
-                while not asked.is_set():
-                    server.answer(unable)
-    finally:
-        late.cancel()
-        signal.signal(signal.SIGINT, before)
-    assert not asked.is_set()
 
 
 @pytest.fixture
