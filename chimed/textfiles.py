@@ -21,7 +21,8 @@ from chimed.errors import SourceError
 
 BATCH = 8 << 20  # bytes of text that are read at a time
 ROWS = 8192
-GROUP = 32 << 20  # bytes of a row group that is written
+GROUP = 16 << 20  # bytes of a row group that is written
+AHEAD = 4 << 20  # bytes of a column that are read from disk at a time; without it, all of a row group
 
 Told = Callable[[int], None]
 Stays = npt.NDArray[np.bool_]
@@ -77,7 +78,7 @@ class _Parquet:
             raise SourceError(f"{path}: column {column!r} holds {kind}, not text; give another with --column")
 
     def batches(self) -> Iterator[Batch]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, buffer_size=AHEAD, pre_buffer=False) as file:
             count = max(file.metadata.num_rows, 1)
             for texts in self._read(file, [self.column]):
                 array = texts.column(0).cast(pa.string())
@@ -85,7 +86,7 @@ class _Parquet:
                 yield Batch(array, self.size * len(array) // count, [])
 
     def copy(self, target: Path, stays: Stays, told: Told) -> None:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, buffer_size=AHEAD, pre_buffer=False) as file:
             group = file.metadata.row_group(0) if file.metadata.num_row_groups else None
             chunks = [group.column(number) for number in range(group.num_columns)] if group else []
             dictionaries = [chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page] or False

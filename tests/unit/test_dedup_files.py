@@ -1,6 +1,7 @@
 """Repeats in files: what stays, what is named, that nothing else changes, and what is refused."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,17 @@ def test_neither_batches_nor_workers_show(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "a/kept/two.jsonl").read_bytes() == (tmp_path / "b/kept/two.jsonl").read_bytes()
     kept = [pq.read_table(tmp_path / out / "kept/one.parquet") for out in "ab"]
     assert kept[0].equals(kept[1])
+
+
+def test_a_large_row_group_is_not_held_as_a_whole(tmp_path: Path) -> None:
+    texts = [random.Random(number).randbytes(8192).hex() for number in range(3000)]  # as they hardly compress
+    path = tmp_path / "one.parquet"
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False)
+    del texts
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in textfiles.opened(path, "text").batches())
+    assert path.stat().st_size > 40e6
+    assert most < 40e6
 
 
 @pytest.mark.parametrize("held", [0, 3_000])
