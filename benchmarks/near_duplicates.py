@@ -6,10 +6,10 @@
 With several rounds, tool after tool in each, the figures are those of the round with a tool's median wall time.
 
 Each tool runs in a process of its own and says for every text which text it repeats, or -1. Printed for each: wall and
-CPU seconds and peak memory of the whole process; how many texts it removes; recall, the part of the planted pairs at or
-above .8 of which one text is removed; precision, the part of removed texts whose named partner is truly at or above .8,
-by Python sets over a sample of 5,000. A second table has the part removed of the pairs planted from .50 on, by bins of
-.05: above .8 recall; below it texts lost, or removed for the sake of a third. `command` is `chimed dedup` from start to
+CPU seconds and peak memory of the whole process, from its start to the result; how many texts it removes; recall, the
+part of the planted pairs at or above .8 of which one text is removed; precision, the part of removed texts whose named
+partner is truly at or above .8, by Python sets over a sample of 5,000. A second table has the part removed of the pairs
+planted from .50 on, by bins of .05: above .8 recall; below it texts lost, or removed for the sake of a third. `command` is `chimed dedup` from start to
 end: reading, folding, and writing what stays. Peers are installed from PyPI, the command from this checkout, each into
 an environment of its own below FOLDER; one that does not install or run is skipped with a message. All get the same
 5-grams of characters and bands of 16 x 8.
@@ -239,21 +239,29 @@ def python_of(tool: str, peers: Path | None) -> str:
     return str(folder / "bin/python")
 
 
-def run(tool: str, path: Path, out: Path) -> None:
-    """One tool in this process: its links and what they cost, into `out`."""
-    start = time.perf_counter()
-    if tool in WHOLE:
+def run(tool: str, path: Path, out: Path, began: float) -> None:
+    """One tool in this process: its links and what they cost, into `out`; began: when the process was started."""
+    if tool in WHOLE:  # has a process of its own, or several: what this one took until here is not part of it
+        began, before = time.perf_counter(), cpu()
         links = WHOLE[tool](path)
     else:
+        before = 0.0
         links = TOOLS[tool](pq.read_table(path, columns=["text"])["text"].combine_chunks())
-    own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    [own] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    below = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # not so one's own: it begins with the parent's
     cost = {
-        "wall": time.perf_counter() - start,
-        "cpu": own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime,
-        "peak": max(own.ru_maxrss, below.ru_maxrss) / 1024,
+        "wall": time.perf_counter() - began,
+        "cpu": cpu() - before,
+        "peak": max(int(own.split()[1]), below) / 1024,
     }
     np.save(out.with_suffix(".npy"), links)
     out.write_text(json.dumps(cost))
+
+
+def cpu() -> float:
+    """CPU-seconds of this process and of those it has waited for."""
+    own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
 
 
 def score(table: pa.Table, links: Links) -> dict[str, float]:
@@ -299,6 +307,7 @@ def measured(tool: str, texts: Path, peers: Path | None) -> tuple[dict[str, floa
                 warm = [python, "-m", "chimed.cli", "dedup", folder / "few.parquet", "--out", folder / "few"]
                 subprocess.run(warm, check=True, stdout=subprocess.DEVNULL)
             arguments = [python, __file__, str(texts), "--tools", tool, "--out", str(out)]
+            arguments += ["--began", str(time.perf_counter())]  # one clock for all processes of a machine
             subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.SubprocessError) as error:
             print(f"{tool}: skipped: {error}", file=sys.stderr)
@@ -313,9 +322,10 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="folder for the peers' environments; default: skip the peers")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.out:
-        run(args.tools[0], args.texts, args.out)
+        run(args.tools[0], args.texts, args.out, args.began)
         return
     table = pq.read_table(args.texts)
     print(f"{len(table):,} texts\n")
