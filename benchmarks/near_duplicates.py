@@ -11,8 +11,8 @@ part of the planted pairs at or above .8 of which one text is removed; precision
 partner is truly at or above .8, by Python sets over a sample of 5,000. A second table has the part removed of the pairs
 planted from .50 on, by bins of .05: above .8 recall; below it texts lost, or removed for the sake of a third. `command`
 is `chimed dedup` from start to end: reading, folding, and writing what stays. Peers are installed from PyPI, the
-command from this checkout, each into an environment of its own below FOLDER; one that does not install or run is skipped
-with a message. All get the same 5-grams of characters and bands of 16 x 8.
+command from this checkout, each into an environment of its own below FOLDER; one that does not install or run is
+skipped with a message. All get the same 5-grams of characters and bands of 16 x 8.
 """
 
 import argparse
