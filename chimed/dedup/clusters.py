@@ -127,26 +127,12 @@ def _small_pairs(members: Any, starts: Any) -> Any:
     return out
 
 
-@njit(cache=True, nogil=True)
-def _large(members: Any, starts: Any) -> Any:
+def _large(members: Integers, starts: Int64) -> tuple[Integers, Int64]:
     """The buckets of more than SMALL rows: their members, and for `_round` the head, stop and credit of each."""
-    total = count = 0
-    for b in range(len(starts) - 1):
-        s = starts[b + 1] - starts[b]
-        if s > SMALL:
-            total += s
-            count += 1
-    out, state = np.empty(total, np.int32), np.empty((count, 3), np.int64)
-    at = count = 0
-    for b in range(len(starts) - 1):
-        s = starts[b + 1] - starts[b]
-        if s > SMALL:
-            for i in range(s):
-                out[at + i] = members[starts[b] + i]
-            state[count, 0], state[count, 1], state[count, 2] = at, at + s, PATIENCE * s
-            at += s
-            count += 1
-    return out, state
+    sizes = np.diff(starts)
+    own = sizes[sizes > SMALL]
+    stops = np.cumsum(own)
+    return members[np.repeat(sizes > SMALL, sizes)], np.stack([stops - own, stops, PATIENCE * own], 1)
 
 
 @njit(cache=True, nogil=True)

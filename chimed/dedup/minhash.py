@@ -153,7 +153,8 @@ def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures:
             low[s] = np.uint32(hashes[s] >> np.uint64(32))
         for s in range(count, count + 3):
             low[s] = low[0]
-        least[:] = _NONE32
+        for p in range(width):  # assigning a slice costs a second of compilation, for the words of its error
+            least[p] = _NONE32
         for s in range(0, count, 4):
             h0, h1, h2, h3 = low[s], low[s + 1], low[s + 2], low[s + 3]
             for p in range(width):
@@ -164,7 +165,7 @@ def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures:
                 first, second = min(v0, v1), min(v2, v3)
                 least[p] = min(least[p], first, second)
         if len(signatures):
-            for p in range(width):  # assigning a slice costs a second of compilation, for the words of its error
+            for p in range(width):
                 signatures[row, p] = least[p]
         if len(bands):
             for band in range(bands.shape[1]):
@@ -239,6 +240,12 @@ def _mask(count: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _clear(keys: Any, mask: Any) -> None:
+    for slot in range(mask + _ONE):
+        keys[slot] = np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
 def _jaccard(offsets: Any, data: Any, left: Any, right: Any, least: float, out: Any) -> None:
     """One hash table for the left text, kept while `left` stays the same, one for what only the right text has.
 
@@ -254,13 +261,13 @@ def _jaccard(offsets: Any, data: Any, left: Any, right: Any, least: float, out: 
         if pair == 0 or left[pair] != left[pair - 1]:
             count = _shingles(data, offsets[left[pair]], offsets[left[pair] + 1], codes, hashes)
             left_count, left_mask = 0, _mask(count)
-            ours[: left_mask + _ONE] = 0
+            _clear(ours, left_mask)
             for s in range(count):
                 left_count += int(_add(ours, left_mask, max(hashes[s], _ONE)))
             most = np.int64(left_count / max(least, 1e-9)) - left_count + 1  # one to spare for rounding
         at, stop = np.uint64(offsets[right[pair]]), np.uint64(offsets[right[pair] + 1])
         right_mask = _mask(min(np.int64(stop - at), most + STRIDE))
-        theirs[: right_mask + _ONE] = 0
+        _clear(theirs, right_mask)
         known, seen, shared, extra = np.uint64(0), 0, 0, 0
         while at < stop and extra <= most:
             at, known = _decode(data, at, stop, codes, known, known + np.uint64(STRIDE))
