@@ -109,14 +109,14 @@ def _cleaned(char: str, category: str) -> str:
     return _WIDEN.get(plain, plain) if 0xFE10 <= ord(char) < 0xFE70 else plain
 
 
-def _own(char: str) -> bool:
+def _bare(char: str) -> bool:
     """Whether it has neither parts nor another case."""
     return not unicodedata.decomposition(char) and char.casefold() == char
 
 
 def _folded(char: str, category: str) -> str:
     """Letters and digits of one character without case, width and accents."""
-    if _own(char):
+    if _bare(char):
         return char if category[0] in "LN" else ""
     parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
     return "".join(c for c in parts if unicodedata.category(c)[0] in "LN")
@@ -168,7 +168,7 @@ def tables() -> Tables:
                 kinds[code] = LETTER
             if unicodedata.combining(char) or 0x1100 <= code < 0x1200:
                 needs[code] |= COMPOSE
-            if category[0] in "LN" and code not in plain and _own(char):
+            if category[0] in "LN" and code not in plain and _bare(char):
                 continue  # as most are
             text = _cleaned(char, category)
             if text != char and (packed := _pack(text, char)) is not None:
