@@ -335,11 +335,10 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # n
 
 
 @njit(cache=True, nogil=True)
-def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any) -> Any:
-    """Every character by its packed form in `table`; `out` has twice the room of the input and eight bytes. Returns the
-    new offsets.
+def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any, ends: Any) -> None:
+    """Every character by its packed form in `table`; `out` has twice the room of the input and eight bytes. Fills all
+    but the first of the new offsets.
     """
-    ends = np.zeros(len(offsets), np.int32)
     o: Any = np.uint64(0)
     for row in range(len(offsets) - 1):
         i, end = offsets[row], offsets[row + 1]
@@ -357,7 +356,6 @@ def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any) -> An
             o += length
             i += size
         ends[row + 1] = o
-    return ends
 
 
 @njit(cache=True, nogil=True)
@@ -383,7 +381,9 @@ def rewritten(texts: pa.StringArray, table: Table, keep_tabs: npt.NDArray[np.boo
     offsets, data = buffers(texts)
     out = np.empty(2 * int(offsets[-1] - offsets[0]) + 8, np.uint8)
     keep = np.zeros(len(texts), bool) if keep_tabs is None else keep_tabs
-    return from_buffers(rewrite(offsets, data, table, keep, out), out)
+    ends = np.zeros(len(texts) + 1, np.int32)
+    rewrite(offsets, data, table, keep, out, ends)
+    return from_buffers(ends, out)
 
 
 def scatter(texts: pa.StringArray, rows: npt.NDArray[np.int64], new: pa.StringArray) -> pa.StringArray:

@@ -67,7 +67,7 @@ def _grams(offsets: Any, data: Any) -> Any:
     k = base = 0
     for row in range(len(offsets) - 1):
         lengths[row] = code_points(data, offsets[row], offsets[row + 1], codes)
-        count = gram_hashes(codes, lengths[row], GRAM, hashes)
+        count = gram_hashes(codes, lengths[row], GRAM, hashes, np.int64(0))
         for s in range(count):
             out[k], places[k], text[k] = hashes[s], base + s, row
             k += 1
@@ -140,7 +140,8 @@ def _check(offsets: Any, data: Any, index: Any, out: Any) -> None:
     shared, best_run = np.empty(len(grams), np.int32), np.empty(len(grams), np.int32)
     touched = np.empty(len(grams), np.int64)
     for row in range(len(offsets) - 1):
-        count = gram_hashes(codes, code_points(data, offsets[row], offsets[row + 1], codes), GRAM, found)
+        length = code_points(data, offsets[row], offsets[row + 1], codes)
+        count = gram_hashes(codes, length, GRAM, found, np.int64(0))
         before, hits = (0, 0), 0
         for s in range(count):
             g = _lookup(found[s], words, table, hashes)

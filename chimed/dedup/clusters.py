@@ -32,7 +32,7 @@ PENDING = 2  # pairs a row that wait for verification at most
 BATCH = 8192  # pairs whose texts are read together
 FEW = 256  # pairs that are not worth sharing out
 
-_ONE, _LOW, _HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
+_ONE, _TOP, _LOW, _HALF = np.uint64(1), np.uint64(20), np.uint64(0xFFFFFFFF), np.uint64(32)
 _SALT = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -59,72 +59,79 @@ def _combine(keys: Any, more: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _buckets(keys: Any) -> Any:
-    """Rows that share a key with another: `members` bucket by bucket, ascending, and the bounds of each bucket.
-
-    A table of saturating counters drops most lone rows first; the others meet in an open-addressing table.
+def _met(keys: Any, counters: Any, rows: Any) -> Any:
+    """Fills `rows` with those whose key another row may have, and returns how many they are: most others are dropped
+    by saturating counters, a power of two of them.
     """
-    n = len(keys)
-    size = np.uint64(64)
-    while size < np.uint64(4 * n):
-        size *= np.uint64(2)
-    counters = np.zeros(size, np.uint8)
+    last = np.uint64(len(counters) - 1)
     for key in keys:
-        slot = key & (size - _ONE)
-        counters[slot] = min(counters[slot] + 1, 2)
-    rows = np.empty(n, np.int32)
+        counters[key & last] += counters[key & last] < 2
     count = 0
-    for i in range(n):
-        if keys[i] and counters[keys[i] & (size - _ONE)] > 1:
+    for i in range(len(keys)):
+        if keys[i] and counters[keys[i] & last] > 1:
             rows[count] = i
             count += 1
-    size = np.uint64(64)
-    while size < np.uint64(2 * count):
-        size *= np.uint64(2)
-    table = np.full(size, -1, np.int32)
-    bucket, first, sizes = np.empty(count, np.int32), np.empty(count, np.int32), np.zeros(count, np.int32)
-    found = 0
-    for j in range(count):
-        key = keys[rows[j]]
-        slot = (key >> np.uint64(20)) & (size - _ONE)
-        while table[slot] >= 0 and keys[first[table[slot]]] != key:
-            slot = (slot + _ONE) & (size - _ONE)
-        if table[slot] < 0:
-            table[slot] = found
-            first[found] = rows[j]
-            found += 1
-        bucket[j] = table[slot]
-        sizes[table[slot]] += 1
-    starts, place, kept, total = np.zeros(found + 1, np.int64), np.full(found, -1, np.int64), 0, 0
-    for b in range(found):
-        if sizes[b] > 1:
-            place[b] = total
-            total += sizes[b]
-            kept += 1
-            starts[kept] = total
-    members = np.empty(total, np.int32)
-    for j in range(count):
-        if place[bucket[j]] >= 0:
-            members[place[bucket[j]]] = rows[j]
-            place[bucket[j]] += 1
-    return members, starts[: kept + 1]
+    return count
 
 
 @njit(cache=True, nogil=True)
-def _small_pairs(members: Any, starts: Any) -> Any:
+def _grouped(keys: Any, rows: Any, table: Any, scratch: Any, members: Any, starts: Any) -> Any:
+    """Fills `members` and `starts` for `_buckets`, and returns how many there are of each.
+
+    table: one of open addressing, a power of two of -1. scratch: for each row the place of the first with its key;
+    and there (zeros at first) how many have it, then where in `members` the next one goes.
+    """
+    first, size = scratch
+    last = np.uint64(len(table) - 1)
+    for j in range(len(rows)):
+        slot = (keys[rows[j]] >> _TOP) & last
+        while table[slot] >= 0 and keys[rows[table[slot]]] != keys[rows[j]]:
+            slot = (slot + _ONE) & last
+        if table[slot] < 0:
+            table[slot] = j
+        first[j] = table[slot]
+        size[first[j]] += 1
+    kept = total = 0
+    for j in range(len(rows)):
+        one = first[j]
+        if one == j and size[j] > 1:
+            kept += 1
+            starts[kept] = total + size[j]
+            size[j], total = total, starts[kept]
+        elif one == j:
+            size[j] = -1  # only the counter was shared
+        if size[one] >= 0:
+            members[size[one]] = rows[j]
+            size[one] += 1
+    return total, kept
+
+
+def _power(least: int) -> int:
+    """The first power of two from `least` on, 64 or more."""
+    return 1 << max(6, (least - 1).bit_length())
+
+
+def _buckets(keys: UInt64) -> tuple[Integers, Int64]:
+    """Rows that share a key with another: `members` bucket by bucket, ascending, and the bounds of each bucket."""
+    rows = np.empty(len(keys), np.int32)
+    rows = rows[: _met(keys, np.zeros(_power(4 * len(keys)), np.uint8), rows)]
+    n, table = len(rows), np.full(_power(2 * len(rows)), -1, np.int32)
+    members, starts = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
+    total, kept = _grouped(keys, rows, table, (np.empty(n, np.int32), np.zeros(n, np.int32)), members, starts)
+    return members[:total].copy(), starts[: kept + 1].copy()
+
+
+def _small_pairs(members: Integers, starts: Int64) -> UInt64:
     """All packed pairs of the buckets of at most SMALL rows."""
-    total = 0
-    for b in range(len(starts) - 1):
-        s = starts[b + 1] - starts[b]
-        total += s * (s - 1) // 2 if s <= SMALL else 0
-    out, k = np.empty(total, np.uint64), 0
-    for b in range(len(starts) - 1):
-        if starts[b + 1] - starts[b] <= SMALL:
-            for i in range(starts[b], starts[b + 1]):
-                for j in range(i + 1, starts[b + 1]):
-                    out[k] = (np.uint64(members[i]) << _HALF) | np.uint64(members[j])
-                    k += 1
-    return out
+    sizes = np.diff(starts)
+    rows = members[np.repeat(sizes <= SMALL, sizes)].astype(np.uint64)
+    own = sizes[sizes <= SMALL]
+    bucket = np.repeat(np.arange(len(own)), own)
+    pairs = []
+    for gap in range(1, min(SMALL, int(own.max(initial=1)))):
+        at = np.flatnonzero(bucket[gap:] == bucket[:-gap])
+        pairs.append((rows[at] << _HALF) | rows[at + gap])
+    return np.concatenate([np.empty(0, np.uint64), *pairs])
 
 
 def _large(members: Integers, starts: Int64) -> tuple[Integers, Int64]:
@@ -136,12 +143,11 @@ def _large(members: Integers, starts: Int64) -> tuple[Integers, Int64]:
 
 
 @njit(cache=True, nogil=True)
-def _round(members: Any, state: Any, by: Any) -> Any:
-    """Packed pairs of one round: in every bucket with credit the next kept row, with all kept rows behind it."""
-    total = 0
-    for b in range(len(state)):
-        total += state[b, 1] - state[b, 0]
-    out, k = np.empty(total, np.uint64), 0
+def _round(members: Any, state: Any, by: Any, out: Any) -> Any:
+    """Packed pairs of one round: in every bucket with credit the next kept row, with all kept rows behind it. Fills
+    `out`, which has room for the rows of all, and returns how many there are.
+    """
+    k = 0
     for b in range(len(state)):
         head, stop = state[b, 0], state[b, 1]
         while head < stop and by[members[head]] >= 0:
@@ -157,23 +163,12 @@ def _round(members: Any, state: Any, by: Any) -> Any:
             k = before
         elif k > before:
             state[b, 0], state[b, 2] = head + 1, state[b, 2] - (k - before)
-    return out[:k]
+    return k
 
 
-@njit(cache=True, nogil=True)
-def _indirect(packed: Any, by: Any) -> Any:
-    """Packed pairs of a kept row and what an alike but dropped row before it repeats: candidates the bands missed."""
-    total = 0
-    for pass_ in range(2):
-        out, k = np.empty(total, np.uint64), 0
-        for pair in packed:
-            earlier, later = np.int64(pair >> _HALF), np.int64(pair & _LOW)
-            if by[later] < 0 and by[earlier] >= 0:
-                if pass_:
-                    out[k] = (np.uint64(by[earlier]) << _HALF) | np.uint64(later)
-                k += 1
-        total = k
-    return out
+def _rounded(members: Integers, state: Int64, by: Integers) -> UInt64:
+    out = np.empty(int((state[:, 1] - state[:, 0]).sum()), np.uint64)
+    return out[: _round(members, state, by, out)] if len(out) else out
 
 
 @njit(cache=True, nogil=True)
@@ -185,16 +180,17 @@ def _root(component: Any, row: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _decide(packed: Any, similarity: Any, by: Any, best: Any, component: Any) -> None:
-    """Walks rows in order: the most similar kept earlier neighbour, and the first row of each connected component."""
-    n = len(by)
-    bounds = np.zeros(n + 1, np.int64)
+def _decide(packed: Any, similarity: Any, scratch: Any, by: Any, best: Any, component: Any) -> None:
+    """Walks rows in order: the most similar kept earlier neighbour, and the first row of each connected component.
+
+    scratch: n + 1 zeros, and as many places as pairs.
+    """
+    (bounds, edges), n = scratch, len(by)
     for pair in packed:
         bounds[(pair & _LOW) + _ONE] += 1
     for i in range(n):
         bounds[i + 1] += bounds[i]
         by[i], best[i], component[i] = -1, 0, i
-    edges = np.empty(len(packed), np.uint32)
     for e in range(len(packed)):
         later = packed[e] & _LOW
         edges[bounds[later]] = e
@@ -255,8 +251,12 @@ class _Graph:
         return batch[alike], found[alike]
 
     def indirect(self) -> UInt64:
-        """New candidates among the neighbours of dropped rows; each is given once."""
-        pairs = _union(_indirect(self.packed, self.by))
+        """New candidates, which the bands missed: a kept row, and what an alike but dropped row before it repeats. Each
+        is given once.
+        """
+        earlier, later = (self.packed >> _HALF).astype(np.int64), (self.packed & _LOW).astype(np.int64)
+        over = (self.by[later] < 0) & (self.by[earlier] >= 0)
+        pairs = _union((self.by[earlier[over]].astype(np.uint64) << _HALF) | later[over].astype(np.uint64))
         place = np.searchsorted(self.tried, pairs)
         fresh: UInt64 = pairs[np.append(self.tried, np.uint64(0))[place] != pairs]
         self.tried = _union(self.tried, fresh)
@@ -264,7 +264,8 @@ class _Graph:
 
     def decide(self) -> None:
         """Says anew which rows are dropped, from all verified pairs."""
-        _decide(self.packed, self.similarity, self.by, self.best, self.component)
+        scratch = np.zeros(len(self.by) + 1, np.int64), np.empty(len(self.packed), np.uint32)
+        _decide(self.packed, self.similarity, scratch, self.by, self.best, self.component)
 
     def result(self) -> Clusters:
         """What was decided, by row number."""
@@ -353,7 +354,7 @@ def find(
     graph.verify(_union(*pending))
     graph.decide()
     for _ in range(ROUNDS):
-        fresh = _union(graph.indirect(), *(_round(members, state, graph.by) for members, state in large))
+        fresh = _union(graph.indirect(), *(_rounded(members, state, graph.by) for members, state in large))
         if not len(fresh):
             break
         graph.verify(fresh)

@@ -91,9 +91,11 @@ def code_points(data: Any, start: int, stop: int, out: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def gram_hashes(codes: Any, count: int, size: int, out: Any, first: int = 0) -> int:
+def gram_hashes(codes: Any, count: Any, size: int, out: Any, first: Any) -> Any:
     """Writes the 64-bit hash of every gram of `size` code points from place `first` on; returns how many grams there
     are up to `count` code points: 0 for a short text.
+
+    first: np.int64, a constant too, or numba compiles all anew for the type of each constant.
     """
     if count < first + size:
         return max(count - size + 1, 0)
@@ -112,19 +114,19 @@ def gram_hashes(codes: Any, count: int, size: int, out: Any, first: int = 0) -> 
 
 
 @njit(cache=True, nogil=True)
-def _shingles(data: Any, start: int, stop: int, codes: Any, out: Any) -> int:
-    count = code_points(data, start, stop, codes)
-    return _one_gram(codes, count, out) if 0 < count < SHINGLE else gram_hashes(codes, count, SHINGLE, out)
-
-
-@njit(cache=True, nogil=True)
-def _one_gram(codes: Any, count: int, out: Any) -> int:
-    """The only shingle of a short text."""
+def _shingles(data: Any, stop: Any, reached: Any, most: Any, room: Any) -> Any:
+    """Reads a text on, up to `most` code points: those into the first array of `room`, the shingles that they complete
+    into the second. reached: its byte, code points and shingles until here; what comes back is that as it is then.
+    """
+    (codes, hashes), (at, known, seen) = room, reached
+    at, known = _decode(data, at, stop, codes, known, most)
+    if known >= SHINGLE or not known:
+        return at, known, gram_hashes(codes, known, SHINGLE, hashes, seen)
     h = _SHORT
-    for i in range(count):
+    for i in range(known):
         h = h * _BASE + np.uint64(codes[i])
-    out[0] = mix(h)
-    return 1
+    hashes[0] = mix(h)
+    return at, known, 1
 
 
 @njit(cache=True, nogil=True)
@@ -137,18 +139,17 @@ def longest(offsets: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures: Any, bands: Any) -> None:
+def _sketch(offsets: Any, data: Any, permutations: Any, scratch: Any, signatures: Any, bands: Any) -> None:
     """Fills `signatures` (n, P) and `bands` (n, B); one with no rows is left out, so that one compilation serves both.
 
     The inner loop runs over permutations, four shingles at a time: it vectorises on 32 bits for short texts too.
     """
-    size = longest(offsets)
-    codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
-    low = np.empty(size + 3, np.uint32)
-    width = len(multipliers)
-    least = np.empty(width, np.uint32)
+    multipliers, addends = permutations
+    codes, hashes, low, least = scratch
+    width, most = len(multipliers), np.uint64(len(codes))
     for row in range(len(offsets) - 1):
-        count = _shingles(data, offsets[row], offsets[row + 1], codes, hashes)
+        start, stop = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        count = _shingles(data, stop, (start, np.uint64(0), np.int64(0)), most, (codes, hashes))[2]
         for s in range(count):
             low[s] = np.uint32(hashes[s] >> np.uint64(32))
         for s in range(count, count + 3):
@@ -176,14 +177,6 @@ def _sketch(offsets: Any, data: Any, multipliers: Any, addends: Any, signatures:
 
 
 @njit(cache=True, nogil=True)
-def _word(data: Any, at: Any) -> Any:
-    word = np.uint64(0)
-    for k in range(8):
-        word |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
-    return word
-
-
-@njit(cache=True, nogil=True)
 def _exact(offsets: Any, data: Any, out: Any) -> None:
     """Two hashes of the bytes with different constants and rotations, eight bytes a step, the length mixed in last."""
     for row in range(len(offsets) - 1):
@@ -194,12 +187,13 @@ def _exact(offsets: Any, data: Any, out: Any) -> None:
             continue
         one, two = _LANE1, _LANE2
         while i < stop:
+            word = np.uint64(0)
             if i + np.uint64(8) <= stop:
-                word = _word(data, i)
+                for k in range(np.uint64(8)):  # one load
+                    word |= np.uint64(data[i + k]) << (k << _THREE)
             else:
-                word = np.uint64(0)
                 for k in range(stop - i):
-                    word |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
+                    word |= np.uint64(data[i + k]) << (k << _THREE)
             first, second = one ^ (word * _MIX1), two ^ (word * _MIX2)
             one = ((first << _S31) | (first >> _S33)) * _LANE1
             two = ((second << _S41) | (second >> _S23)) * _LANE2
@@ -246,44 +240,48 @@ def _clear(keys: Any, mask: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _jaccard(offsets: Any, data: Any, left: Any, right: Any, least: float, out: Any) -> None:
+def _jaccard(offsets: Any, data: Any, pairs: Any, least: float, scratch: Any, out: Any) -> None:
     """One hash table for the left text, kept while `left` stays the same, one for what only the right text has.
 
     No more than the left text is shared, so a pair is given up once too many shingles are the right text's own: most
     candidates are unlike, and of those only a part of the right text is read.
     """
-    size = longest(offsets)
-    codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
-    slots = np.int64(_mask(size + STRIDE)) + 1
-    ours, theirs = np.empty(slots, np.uint64), np.empty(slots, np.uint64)
-    met, left_count, left_mask, most = np.full(slots, -1, np.int32), 0, _ONE, np.int64(0)
+    (left, right), (room, ours, theirs, met) = pairs, scratch
+    codes, hashes = room
+    left_count, left_mask, most = 0, _ONE, np.int64(0)
     for pair in range(len(left)):
         if pair == 0 or left[pair] != left[pair - 1]:
-            count = _shingles(data, offsets[left[pair]], offsets[left[pair] + 1], codes, hashes)
+            at, stop = np.uint64(offsets[left[pair]]), np.uint64(offsets[left[pair] + 1])
+            count = _shingles(data, stop, (at, np.uint64(0), np.int64(0)), np.uint64(len(codes)), room)[2]
             left_count, left_mask = 0, _mask(count)
             _clear(ours, left_mask)
             for s in range(count):
-                left_count += int(_add(ours, left_mask, max(hashes[s], _ONE)))
+                left_count += _add(ours, left_mask, max(hashes[s], _ONE))
             most = np.int64(left_count / max(least, 1e-9)) - left_count + 1  # one to spare for rounding
         at, stop = np.uint64(offsets[right[pair]]), np.uint64(offsets[right[pair] + 1])
         right_mask = _mask(min(np.int64(stop - at), most + STRIDE))
         _clear(theirs, right_mask)
-        known, seen, shared, extra = np.uint64(0), 0, 0, 0
+        known, seen, shared, extra = np.uint64(0), np.int64(0), 0, 0
         while at < stop and extra <= most:
-            at, known = _decode(data, at, stop, codes, known, known + np.uint64(STRIDE))
-            count = gram_hashes(codes, int(known), SHINGLE, hashes, seen)
-            if 0 < known < SHINGLE:
-                count = _one_gram(codes, int(known), hashes)
-            for s in range(seen, count):
+            before = seen
+            at, known, seen = _shingles(data, stop, (at, known, seen), known + np.uint64(STRIDE), room)
+            for s in range(before, seen):
                 slot = _find(ours, left_mask, max(hashes[s], _ONE))
                 if slot < 0:
-                    extra += int(_add(theirs, right_mask, max(hashes[s], _ONE)))
+                    extra += _add(theirs, right_mask, max(hashes[s], _ONE))
                 elif met[slot] != pair:
                     met[slot] = pair
                     shared += 1
-            seen = count
         alike = shared / max(left_count + extra, 1)
         out[pair] = alike if extra <= most and alike >= least else 0.0
+
+
+def _room(offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint32], UInt64]:
+    """Room for the code points and the shingles of the longest text. Kernels get all their arrays from Python: to make
+    one of each type there takes numba a second to compile.
+    """
+    size = int(np.diff(offsets).max(initial=1))
+    return np.empty(size, np.uint32), np.empty(size, np.uint64)
 
 
 def _permutations(count: int, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -318,10 +316,8 @@ def band_keys(texts: Texts, *, seed: int = 0) -> UInt64:
     >>> keys.shape, bool((keys[0] == keys[1]).any())
     ((2, 14), True)
     """
-    offsets, data = buffers(texts)
-    multipliers, addends = _permutations(BANDS * ROWS, seed)
     out = np.empty((len(texts), BANDS), np.uint64)
-    _sketch(offsets, data, multipliers, addends, np.empty((0, BANDS * ROWS), np.uint32), out)
+    _sketched(texts, BANDS * ROWS, seed, np.empty((0, BANDS * ROWS), np.uint32), out)
     return out
 
 
@@ -334,11 +330,16 @@ def signatures(texts: Texts, *, seed: int = 0) -> npt.NDArray[np.uint32]:
     >>> signatures(pa.array(["流行性感冒病毒", "流行性感冒病毒"])).std(axis=0).any()
     np.False_
     """
-    offsets, data = buffers(texts)
-    multipliers, addends = _permutations(PERMUTATIONS, seed)
     out = np.empty((len(texts), PERMUTATIONS), np.uint32)
-    _sketch(offsets, data, multipliers, addends, out, np.empty((0, BANDS), np.uint64))
+    _sketched(texts, PERMUTATIONS, seed, out, np.empty((0, BANDS), np.uint64))
     return out
+
+
+def _sketched(texts: Texts, count: int, seed: int, signatures: npt.NDArray[np.uint32], bands: UInt64) -> None:
+    offsets, data = buffers(texts)
+    codes, hashes = _room(offsets)
+    low, least = np.empty(len(codes) + 3, np.uint32), np.empty(count, np.uint32)
+    _sketch(offsets, data, _permutations(count, seed), (codes, hashes, low, least), signatures, bands)
 
 
 def jaccard(
@@ -355,5 +356,8 @@ def jaccard(
     offsets, data = buffers(texts)
     out = np.empty(len(left), np.float64)
     ones, others = np.ascontiguousarray(left, np.int64), np.ascontiguousarray(right, np.int64)
-    _jaccard(offsets, data, ones, others, float(least), out)
+    room = _room(offsets)
+    slots = int(_mask(len(room[0]) + STRIDE)) + 1
+    scratch = room, np.empty(slots, np.uint64), np.empty(slots, np.uint64), np.full(slots, -1, np.int32)
+    _jaccard(offsets, data, (ones, others), float(least), scratch, out)
     return out

@@ -218,7 +218,7 @@ def test_tails_are_false_as_often_as_true() -> None:
 
 
 def test_heads_without_a_department_neither_get_false_replies_nor_take_them_from_others() -> None:
-    """As those of CPubMed-KG: their facts, of the same tails and many times as many, change no pair."""
+    """Their facts, of the same tails and many times as many, change no pair."""
     signs = sorted({body.tail for _, body in DISEASES if body.relation == "症状"})
     bare = [
         ("k", fact(f"{kind}候", "症状", tail)) for kind in ("甲", "乙", "丙", "丁") for tail in [*signs, f"{kind}象"]
