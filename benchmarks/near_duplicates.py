@@ -8,11 +8,13 @@ With several rounds, tool after tool in each, the figures are those of the round
 Each tool runs in a process of its own and says for every text which text it repeats, or -1. Printed for each: wall and
 CPU seconds and peak memory of the whole process, from its start to the result; how many texts it removes; recall, the
 part of the planted pairs at or above .8 of which one text is removed; precision, the part of removed texts whose named
-partner is truly at or above .8, by Python sets over a sample of 5,000. A second table has the part removed of the pairs
-planted from .50 on, by bins of .05: above .8 recall; below it texts lost, or removed for the sake of a third. `command`
-is `chimed dedup` from start to end: reading, folding, and writing what stays. Peers are installed from PyPI, the
-command from this checkout, each into an environment of its own below FOLDER; one that does not install or run is
-skipped with a message. All get the same 5-grams of characters and bands of 16 x 8.
+partner is truly at or above .8, by Python sets over a sample of 5,000. Tools that read files themselves are timed from
+the call of their function here, with what they start: the .15 s of Python's start and of this script's imports are not
+in their time but in that of the others. A second table has the part removed of the pairs planted from .50 on, by bins
+of .05: above .8 recall; below it texts lost, or removed for the sake of a third. `command` is `chimed dedup` from start
+to end: reading, folding, and writing what stays. Peers are installed from PyPI, the command from this checkout, each
+into an environment of its own below FOLDER; one that does not install or run is skipped with a message. All get the
+same 5-grams of characters and bands of 16 x 8.
 """
 
 import argparse
@@ -241,7 +243,7 @@ def python_of(tool: str, peers: Path | None) -> str:
 
 def run(tool: str, path: Path, out: Path, began: float) -> None:
     """One tool in this process: its links and what they cost, into `out`; began: when the process was started."""
-    if tool in WHOLE:  # has a process of its own, or several: what this one took until here is not part of it
+    if tool in WHOLE:  # has processes of its own: what this one took until here is not part of it
         began, before = time.perf_counter(), cpu()
         links = WHOLE[tool](path)
     else:

@@ -11,8 +11,8 @@ from pathlib import Path
 def refresh(root: Path) -> None:
     """Delete what numba has compiled below `root` unless it was compiled from the kernels that are there now.
 
-    A file beside them holds the digest of all files with kernels. Where `root` cannot be written nothing is kept there
-    either. Raises OSError where a file cannot be read or deleted.
+    A file beside them holds the digest of all files with kernels. What numba keeps elsewhere, because `root` cannot be
+    written or `NUMBA_CACHE_DIR` says so, is not looked at. Raises OSError where a file cannot be read or deleted.
     """
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
