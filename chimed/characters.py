@@ -279,9 +279,8 @@ def _closes(last: Any, before: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # noqa: PLR0912 - one pass for every step
-    """Per row, which steps it needs: the bits above."""
-    needs = np.zeros(len(offsets) - 1, np.uint16)
+def scan(offsets: Any, data: Any, kind: Any, need: Any, needs: Any) -> None:  # noqa: PLR0912 - one pass for every step
+    """Fills in which steps each row needs: the bits above."""
     for row in range(len(needs)):
         i, end = offsets[row], offsets[row + 1]
         found: Any = np.int64(0)
@@ -297,7 +296,7 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # n
                 found |= np.int64(need[code])
             else:
                 found |= REWRITE
-            found |= np.int64(pairs[last * 16 + this])
+            found |= np.int64(PAIRS[last * 16 + this])
             if code < 0x80:
                 if code in (0x26, 0x3C, 0x5B, 0x5C) and i + 1 < end:
                     found |= _opens(code, np.int64(data[i + 1]))
@@ -331,7 +330,6 @@ def scan(offsets: Any, data: Any, kind: Any, need: Any, pairs: Any) -> Any:  # n
         if 20 * kana > han:
             found &= ~SCRIPT  # Japanese
         needs[row] = found
-    return needs
 
 
 @njit(cache=True, nogil=True)
@@ -359,16 +357,14 @@ def rewrite(offsets: Any, data: Any, table: Any, keep_tabs: Any, out: Any, ends:
 
 
 @njit(cache=True, nogil=True)
-def census(offsets: Any, data: Any, kind: Any) -> Any:
-    """Per row, the number of characters of each kind."""
-    counts = np.zeros((len(offsets) - 1, 16), np.int32)
+def census(offsets: Any, data: Any, kind: Any, counts: Any) -> None:
+    """Adds to `counts` (n, 16) the characters of each kind in each row."""
     for row in range(len(counts)):
         i, end = offsets[row], offsets[row + 1]
         while i < end:
             code, size = decode(data, i)
             counts[row, kind[code] if code < LIMIT else OTHER] += 1
             i += size
-    return counts
 
 
 def from_buffers(ends: npt.NDArray[np.int32], data: Bytes) -> pa.StringArray:

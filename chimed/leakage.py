@@ -18,9 +18,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 
-from chimed.dedup.minhash import Texts, UInt64, buffers, code_points, exact_keys, gram_hashes, longest
+from chimed.dedup.minhash import Texts, UInt64, buffers, code_points, exact_keys, gram_hashes, power, room
 from chimed.errors import SourceError
 
 Int32 = npt.NDArray[np.int32]
@@ -54,42 +56,33 @@ def _weight(codes: Any, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _grams(offsets: Any, data: Any) -> Any:
-    """Of every gram of every text its hash, its place and its text; the length and the weight of each text.
+def _grams(offsets: Any, data: Any, room: Any, grams: Any, lengths: Any, weights: Any) -> Any:
+    """Fills in of every gram of every text its hash, its place and its text, and returns how many there are; the length
+    and the weight of each text.
 
     Places count on through all texts with a gap of one between texts, so that a run never crosses from one to the next.
     """
-    size = longest(offsets)
-    codes, hashes = np.empty(size, np.uint32), np.empty(size, np.uint64)
-    total = offsets[-1] - offsets[0]
-    out, places, text = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int32)
-    lengths, weights = np.empty(len(offsets) - 1, np.int32), np.empty(len(offsets) - 1, np.int32)
+    (codes, hashes), (out, places, text) = room, grams
     k = base = 0
     for row in range(len(offsets) - 1):
-        lengths[row] = code_points(data, offsets[row], offsets[row + 1], codes)
-        count = gram_hashes(codes, lengths[row], GRAM, hashes, np.int64(0))
+        length = code_points(data, offsets[row], offsets[row + 1], codes)
+        lengths[row] = length
+        count = gram_hashes(codes, length, GRAM, hashes, np.int64(0))
         for s in range(count):
             out[k], places[k], text[k] = hashes[s], base + s, row
             k += 1
         base += lengths[row] + 1
         weights[row] = _weight(codes, lengths[row])
-    return out[:k], places[:k], text[:k], lengths, weights
+    return k
 
 
 @njit(cache=True, nogil=True)
-def _table(hashes: Any, starts: Any, text: Any, grams: Any) -> Any:
-    """The slots of an open-addressing table (gram number or -1), a bit array in front; fills `grams`, those of a text.
-
-    Bits: 16 a gram, so that one gram in 16 of a foreign text passes.
+def _enter(hashes: Any, starts: Any, text: Any, table: Any, words: Any, grams: Any) -> None:
+    """Enters grams into an open-addressing table (gram number or -1) and the bits in front of it; adds to `grams` those
+    of each text. Table and bits are powers of two.
     """
-    count = len(hashes)
-    slots, bits = np.uint64(64), np.uint64(64)
-    while slots < np.uint64(2 * count):
-        slots *= np.uint64(2)
-    while bits < np.uint64(16 * count):
-        bits *= np.uint64(2)
-    table, words = np.full(slots, -1, np.int32), np.zeros(bits >> _SIX, np.uint64)
-    for g in range(count):
+    slots = np.uint64(len(table))
+    for g in range(len(hashes)):
         slot = (hashes[g] >> np.uint64(32)) & (slots - _ONE)
         while table[slot] >= 0:
             slot = (slot + _ONE) & (slots - _ONE)
@@ -97,7 +90,6 @@ def _table(hashes: Any, starts: Any, text: Any, grams: Any) -> Any:
         words[(hashes[g] >> _SIX) & np.uint64(len(words) - 1)] |= _ONE << (hashes[g] & _WORD)
         for k in range(starts[g], starts[g + 1]):
             grams[text[k]] += k == starts[g] or text[k] != text[k - 1]
-    return table, words
 
 
 @njit(cache=True, nogil=True)
@@ -127,18 +119,11 @@ def _extend(places: Any, bounds: Any, before: Any, runs: Any, longer: Any) -> No
 
 
 @njit(cache=True, nogil=True)
-def _check(offsets: Any, data: Any, index: Any, out: Any) -> None:
+def _check(offsets: Any, data: Any, index: Any, scratch: Any, out: Any) -> None:
     """Fills item, share, run and leak of each row. Scratch arrays are stamped with the row instead of being cleared."""
+    (codes, found), runs, longer, seen, met, shared, best_run, touched = scratch
     hashes, starts, places, text, table, words, grams, lengths, weights, owner = index
     item, share, run, leak = out
-    size, most = longest(offsets), 1
-    for g in range(len(hashes)):
-        most = max(most, starts[g + 1] - starts[g])
-    codes, found = np.empty(size, np.uint32), np.empty(size, np.uint64)
-    runs, longer = np.empty(most, np.int32), np.empty(most, np.int32)
-    seen, met = np.full(len(hashes), -1, np.int64), np.full(len(grams), -1, np.int64)
-    shared, best_run = np.empty(len(grams), np.int32), np.empty(len(grams), np.int32)
-    touched = np.empty(len(grams), np.int64)
     for row in range(len(offsets) - 1):
         length = code_points(data, offsets[row], offsets[row + 1], codes)
         count = gram_hashes(codes, length, GRAM, found, np.int64(0))
@@ -227,13 +212,19 @@ class Index:
         ([0, -1, 1], [True, False, True], [19, 0, 4])
         """
         offsets, data = buffers(texts)
-        found, places, text, lengths, weights = _grams(offsets, data)
+        size = int(offsets[-1] - offsets[0])
+        found, places, text = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int32)
+        lengths, weights = np.empty(len(texts), np.int32), np.empty(len(texts), np.int32)
+        count = _grams(offsets, data, room(offsets), (found, places, text), lengths, weights)
+        found = found[:count]
         by_hash = np.argsort(found, kind="stable")
         hashes, starts = np.unique(found[by_hash], return_index=True)
         bounds = np.append(starts, len(found)).astype(np.int64)
         grams = np.zeros(len(texts), np.int32)
         places, text = places[by_hash], text[by_hash]
-        table, words = _table(hashes, bounds, text, grams)
+        table = np.full(power(2 * len(hashes)), -1, np.int32)
+        words = np.zeros(power(16 * len(hashes)) // 64, np.uint64)  # one gram in 16 of a foreign text passes
+        _enter(hashes, bounds, text, table, words, grams)
         items, keys = np.asarray(owner, np.int32), exact_keys(texts)
         by_key = np.lexsort((items, keys[:, 1], keys[:, 0]))
         by_key = by_key[keys[by_key, 0] > 0]
@@ -247,14 +238,22 @@ class Index:
         n = len(texts)
         item, share, run = np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.int32)
         leak = np.zeros(n, np.bool_)
-        index = (self.hashes, self.starts, self.places, self.text, self.table, self.words)
-        _check(offsets, data, (*index, self.grams, self.lengths, self.weights, self.owner), (item, share, run, leak))
+        grams = (self.hashes, self.starts, self.places, self.text, self.table, self.words)
+        index = (*grams, self.grams, self.lengths, self.weights, self.owner)
+        _check(offsets, data, index, self._scratch(offsets), (item, share, run, leak))
         rows, places = self._equal(exact_keys(texts))
         exact = np.zeros(n, np.bool_)
         exact[rows] = leak[rows] = True
         item[rows], share[rows] = self.key_item[places], 1.0
-        run[rows] = _characters(offsets, data, rows)
+        run[rows] = pc.utf8_length(texts.take(pa.array(rows)))
         return Hits(item, share, run, exact, leak)
+
+    def _scratch(self, offsets: Int64) -> tuple[Any, ...]:
+        most, grams, texts = int(np.diff(self.starts).max(initial=1)), len(self.hashes), len(self.grams)
+        runs, longer = np.empty(most, np.int32), np.empty(most, np.int32)
+        seen, met = np.full(grams, -1, np.int64), np.full(texts, -1, np.int64)
+        shared, best_run, touched = np.empty(texts, np.int32), np.empty(texts, np.int32), np.empty(texts, np.int64)
+        return room(offsets), runs, longer, seen, met, shared, best_run, touched
 
     def asked_alike(self, text: Texts, options: Sequence[str]) -> bool:
         """Whether an item with this very question (one text) has an option that is, holds or stands in one of these.
@@ -297,12 +296,3 @@ class Index:
                 return cls(**{f.name: found[f.name] for f in fields(cls)})
         except (KeyError, ValueError, OSError, EOFError, BadZipFile) as fault:
             raise SourceError(f"{path}: not a leakage index of this version ({fault}); build it again") from fault
-
-
-@njit(cache=True, nogil=True)
-def _characters(offsets: Any, data: Any, rows: Any) -> Any:
-    out = np.zeros(len(rows), np.int32)
-    for k in range(len(rows)):
-        for i in range(offsets[rows[k]], offsets[rows[k] + 1]):
-            out[k] += (data[i] & 0xC0) != 0x80
-    return out

@@ -46,7 +46,8 @@ def mask(texts: Strings) -> tuple[pa.StringArray, dict[str, pa.Int32Array]]:
     """
     texts = whole(texts)
     counts = {kind: np.zeros(len(texts), np.int32) for kind in PLACEHOLDERS}
-    signs = _scan(*buffers(texts), _ROLES)
+    signs = np.zeros(len(texts), np.uint8)
+    _scan(*buffers(texts), _ROLES, signs)
     rows = np.flatnonzero(signs)
     while len(rows):  # again where something was found, for a placeholder parts neighbours
         part = texts.take(pa.array(rows))
@@ -99,9 +100,8 @@ _ROLES = _roles()
 
 
 @njit(cache=True, nogil=True)
-def _scan(offsets: Any, data: Any, roles: Any) -> Any:
-    """Per row, the bits above. Digits count as one run across up to two blanks, hyphens or brackets in a row."""
-    signs = np.zeros(len(offsets) - 1, np.uint8)
+def _scan(offsets: Any, data: Any, roles: Any, signs: Any) -> None:
+    """Fills in the bits above for each row. Digits count as one run across up to two blanks, hyphens or brackets."""
     for row in range(len(signs)):
         i, end = offsets[row], offsets[row + 1]
         digits: Any = np.int64(0)
@@ -133,7 +133,6 @@ def _scan(offsets: Any, data: Any, roles: Any) -> Any:
         if longest < 7:
             found &= ~_CALL
         signs[row] = found | (_NUMBER if longest >= 10 else 0)
-    return signs
 
 
 @njit(cache=True, nogil=True)

@@ -219,24 +219,24 @@ def _symbols(view: _View) -> Mask:
 
 
 def _repeated(view: _View) -> Mask:
-    return view.any(_repeats(*buffers(view.texts)))
+    repeats, seen = np.zeros(len(view.texts), np.bool_), (np.full(4096, -1, np.int64), np.zeros(4096, np.uint64))
+    _repeats(*buffers(view.texts), seen, repeats)
+    return view.any(repeats)
 
 
 @njit(cache=True, nogil=True)
-def _repeats(offsets: Any, data: Any) -> Any:
-    """Which texts of the least size or more stood, in 12-byte grams (4 Han characters), within the 192 bytes before.
+def _repeats(offsets: Any, data: Any, seen: Any, repeats: Any) -> None:
+    """Fills in which texts of the least size or more stood, in 12-byte grams (4 Han characters), within the 192 bytes
+    before.
 
-    The table keeps the last place of each hash; a clash can only hide a repeat, since the hash itself is compared. A
-    text is given up once too many grams are new: few are read to the end.
+    seen: of 4,096 hashes the last place (-1 at first), and the hash; a clash can only hide a repeat, since the hash
+    itself is compared. A text is given up once too many grams are new: few are read to the end.
     """
-    size, near = 12, 192
-    places = np.full(4096, -1, np.int64)
-    hashes = np.zeros(4096, np.uint64)
+    size, near, (places, hashes) = 12, 192, seen
     base = np.uint64(0x100000001B3)
     top = np.uint64(1)
     for _ in range(size):
         top *= base
-    repeats = np.zeros(len(offsets) - 1, np.bool_)
     for row in range(len(repeats)):
         start, stop = offsets[row], offsets[row + 1]
         if stop - start < _REPEATED_FROM:
@@ -256,7 +256,6 @@ def _repeats(offsets: Any, data: Any) -> Any:
                 places[slot] = place
                 hashes[slot] = h
         repeats[row] = (grams - new) / grams > _REPEATED
-    return repeats
 
 
 def _few_options(view: _View) -> Mask:

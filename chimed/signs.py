@@ -119,10 +119,9 @@ _DICTIONARY = _dictionary()
 
 
 @njit(cache=True, nogil=True)
-def _held(turns: Any, offsets: Any, data: Any, dictionary: Any) -> Any:
-    """Per conversation, the signs of which it holds a word, as bits."""
+def _held(turns: Any, offsets: Any, data: Any, dictionary: Any, held: Any) -> None:
+    """Fills in the signs of which each conversation holds a word, as bits, into zeros."""
     number, spans, ends, words, bits = dictionary
-    held = np.zeros(len(turns) - 1, np.uint64)
     for row in range(len(held)):
         for turn in range(turns[row], turns[row + 1]):
             i, end = offsets[turn], offsets[turn + 1]
@@ -139,7 +138,6 @@ def _held(turns: Any, offsets: Any, data: Any, dictionary: Any) -> Any:
                         held[row] |= bits[word]
                 last = this
                 i += size
-    return held
 
 
 def _enough(held: Any) -> Any:
@@ -154,7 +152,8 @@ def reworded(talks: pa.ListArray) -> NDArray[np.bool_]:
     >>> reworded(pa.array([[text] for text in texts])).tolist()
     [True, True, False]
     """
-    held: NDArray[np.uint64] = _held(talks.offsets.to_numpy(), *buffers(talks.values), _DICTIONARY)
+    held = np.zeros(len(talks), np.uint64)
+    _held(talks.offsets.to_numpy(), *buffers(talks.values), _DICTIONARY, held)
     for sign, pattern in WHERE.items():
         bit = np.uint64(1 << _SIGNS.index(sign))
         rows = np.flatnonzero((held & bit != 0) & _enough(held))

@@ -198,11 +198,9 @@ def _row(data: Any, i: Any, end: Any, kind: Any, out: Any, o: Any) -> Any:  # no
 
 
 @njit(cache=True, nogil=True)
-def arrange(offsets: Any, data: Any, kind: Any, out: Any) -> Any:
-    """Arrange every row; `out` has twice the room of the input. Returns the new offsets."""
-    ends = np.zeros(len(offsets), np.int32)
-    o = 0
+def arrange(offsets: Any, data: Any, kind: Any, out: Any, ends: Any) -> None:
+    """Arrange every row; `out` has twice the room of the input. Fills all but the first of the new offsets."""
+    o = np.int64(0)  # of one type all along: for each new one numba compiles what is called anew
     for row in range(len(offsets) - 1):
-        o = _row(data, offsets[row], offsets[row + 1], kind, out, o)
+        o = _row(data, np.int64(offsets[row]), np.int64(offsets[row + 1]), kind, out, o)
         ends[row + 1] = o
-    return ends

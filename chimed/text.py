@@ -77,14 +77,15 @@ def alike(one: ch.Strings, other: ch.Strings) -> npt.NDArray[np.bool_]:
     >>> alike(pa.array(["高血压？", "高血压", "？"]), pa.array(["高血壓。", "低血压", "！"])).tolist()
     [True, False, False]
     """
-    pairs = (*ch.buffers(ch.whole(one)), *ch.buffers(ch.whole(other)))
-    same: npt.NDArray[np.bool_] = _alike(*pairs, ch.tables().fold)
+    same = np.zeros(len(one), np.bool_)
+    _alike(ch.buffers(ch.whole(one)), ch.buffers(ch.whole(other)), ch.tables().fold, same)
     return same
 
 
 def census(texts: ch.Strings) -> npt.NDArray[np.int32]:
     """How many characters of each kind, as `chimed.characters` numbers them, every text has: shape (n, 16)."""
-    counts: npt.NDArray[np.int32] = ch.census(*ch.buffers(ch.whole(texts)), ch.tables().kind)
+    counts = np.zeros((len(texts), 16), np.int32)
+    ch.census(*ch.buffers(ch.whole(texts)), ch.tables().kind, counts)
     return counts
 
 
@@ -128,14 +129,14 @@ def _next(data: Any, i: Any, end: Any, table: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _alike(offsets: Any, data: Any, others: Any, other_data: Any, table: Any) -> Any:
-    """Which pairs of texts `table` makes one, and not an empty one: read only until they differ."""
-    same = np.zeros(len(offsets) - 1, np.bool_)
+def _alike(ones: Any, others: Any, table: Any, same: Any) -> None:
+    """Fills in which pairs of texts `table` makes one, and not an empty one: read only until they differ."""
+    (offsets, data), (other_offsets, other_data) = ones, others
     low, eight = np.uint64(0xFF), np.uint64(8)
     for row in range(len(same)):
-        end, stop = offsets[row + 1], others[row + 1]
-        one, i = _next(data, offsets[row], end, table)
-        other, j = _next(other_data, others[row], stop, table)
+        end, stop = np.int64(offsets[row + 1]), np.int64(other_offsets[row + 1])
+        one, i = _next(data, np.int64(offsets[row]), end, table)
+        other, j = _next(other_data, np.int64(other_offsets[row]), stop, table)
         some = one != 0
         while one and one & low == other & low:
             one, other = one >> eight, other >> eight
@@ -144,13 +145,14 @@ def _alike(offsets: Any, data: Any, others: Any, other_data: Any, table: Any) ->
             if not other:
                 other, j = _next(other_data, j, stop, table)
         same[row] = some and one == other
-    return same
 
 
 def _arrange(texts: pa.StringArray) -> pa.StringArray:
     offsets, data = ch.buffers(texts)
     out = np.empty(2 * int(offsets[-1] - offsets[0]) + 8, np.uint8)
-    return ch.from_buffers(arrange(offsets, data, ch.tables().kind, out), out)
+    ends = np.zeros(len(texts) + 1, np.int32)
+    arrange(offsets, data, ch.tables().kind, out, ends)
+    return ch.from_buffers(ends, out)
 
 
 _CODE = (
@@ -161,7 +163,8 @@ _CODE = (
 def _needs(texts: pa.StringArray, script: Script) -> npt.NDArray[np.uint16]:
     """The steps each text needs; CODE is settled here, from suspicion to fact."""
     tables = ch.tables()
-    needs: npt.NDArray[np.uint16] = ch.scan(*ch.buffers(texts), tables.kind, tables.need, ch.PAIRS)
+    needs = np.zeros(len(texts), np.uint16)
+    ch.scan(*ch.buffers(texts), tables.kind, tables.need, needs)
     if script == "as-is":
         needs &= ~np.uint16(ch.SCRIPT)
     suspects = np.flatnonzero(needs & ch.CODE)

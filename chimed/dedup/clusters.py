@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from chimed.dedup.minhash import Texts, UInt64, jaccard, mix
+from chimed.dedup.minhash import Texts, UInt64, jaccard, mix, power
 
 Int64 = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
@@ -106,16 +106,11 @@ def _grouped(keys: Any, rows: Any, table: Any, scratch: Any, members: Any, start
     return total, kept
 
 
-def _power(least: int) -> int:
-    """The first power of two from `least` on, 64 or more."""
-    return 1 << max(6, (least - 1).bit_length())
-
-
 def _buckets(keys: UInt64) -> tuple[Integers, Int64]:
     """Rows that share a key with another: `members` bucket by bucket, ascending, and the bounds of each bucket."""
     rows = np.empty(len(keys), np.int32)
-    rows = rows[: _met(keys, np.zeros(_power(4 * len(keys)), np.uint8), rows)]
-    n, table = len(rows), np.full(_power(2 * len(rows)), -1, np.int32)
+    rows = rows[: _met(keys, np.zeros(power(4 * len(keys)), np.uint8), rows)]
+    n, table = len(rows), np.full(power(2 * len(rows)), -1, np.int32)
     members, starts = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
     total, kept = _grouped(keys, rows, table, (np.empty(n, np.int32), np.zeros(n, np.int32)), members, starts)
     return members[:total].copy(), starts[: kept + 1].copy()

@@ -276,7 +276,12 @@ def _jaccard(offsets: Any, data: Any, pairs: Any, least: float, scratch: Any, ou
         out[pair] = alike if extra <= most and alike >= least else 0.0
 
 
-def _room(offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint32], UInt64]:
+def power(least: int) -> int:
+    """The first power of two from `least` on, 64 or more."""
+    return 1 << max(6, (least - 1).bit_length())
+
+
+def room(offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint32], UInt64]:
     """Room for the code points and the shingles of the longest text. Kernels get all their arrays from Python: to make
     one of each type there takes numba a second to compile.
     """
@@ -337,7 +342,7 @@ def signatures(texts: Texts, *, seed: int = 0) -> npt.NDArray[np.uint32]:
 
 def _sketched(texts: Texts, count: int, seed: int, signatures: npt.NDArray[np.uint32], bands: UInt64) -> None:
     offsets, data = buffers(texts)
-    codes, hashes = _room(offsets)
+    codes, hashes = room(offsets)
     low, least = np.empty(len(codes) + 3, np.uint32), np.empty(count, np.uint32)
     _sketch(offsets, data, _permutations(count, seed), (codes, hashes, low, least), signatures, bands)
 
@@ -356,8 +361,8 @@ def jaccard(
     offsets, data = buffers(texts)
     out = np.empty(len(left), np.float64)
     ones, others = np.ascontiguousarray(left, np.int64), np.ascontiguousarray(right, np.int64)
-    room = _room(offsets)
-    slots = int(_mask(len(room[0]) + STRIDE)) + 1
-    scratch = room, np.empty(slots, np.uint64), np.empty(slots, np.uint64), np.full(slots, -1, np.int32)
+    own = room(offsets)
+    slots = int(_mask(len(own[0]) + STRIDE)) + 1
+    scratch = own, np.empty(slots, np.uint64), np.empty(slots, np.uint64), np.full(slots, -1, np.int32)
     _jaccard(offsets, data, (ones, others), float(least), scratch, out)
     return out
