@@ -123,10 +123,10 @@ def _put(data: Any, i: Any, end: Any, out: Any, o: Any) -> Any:
 @njit(cache=True, nogil=True)
 def _named(data: Any, end: Any, fields: Any) -> Any:
     """Whether a text begins as a field does that is called otherwise upstream: it may be said again by that field."""
-    starts, raw = fields[2]
+    (starts, raw), first = fields[2], np.int64(0)
     for k in range(len(starts) - 1):
         size = starts[k + 1] - starts[k]
-        if size < end and _equal(data, 0, size, raw, starts[k], starts[k + 1]) and _colon(data, size, end) > 0:
+        if size < end and _equal(data, first, size, raw, starts[k], starts[k + 1]) and _colon(data, size, end) > 0:
             return True
     return False
 
@@ -256,7 +256,7 @@ def _opens(data: Any, i: Any, end: Any) -> Any:
 def classify(data: Any, ends: Any, told: Any, lines: Any, kinds: Any) -> None:
     """Fill in where the text of each line begins and ends without blanks, shape (n, 2), and what the line is."""
     marks, first, dated, parts, part_kinds = told
-    i = 0
+    i: Any = np.int64(0)
     for row in range(len(ends)):
         start, end = i, ends[row]
         begin, stop, word, odd = -1, i, 0, 0
